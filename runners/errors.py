@@ -1,0 +1,181 @@
+"""The RunnerError tree: one class for each kind of failure, so that callers branch on types, never on text.
+
+Owns the kinds, which of them are worth a retry, and their form on the wire. Knows no vendor.
+"""
+
+from typing import Any, ClassVar
+
+
+class RunnerError(Exception):
+    """A chat, a probe or a session failed.
+
+    `message` is one sentence for a person, `hint` the command or act that mends it. `retry_after_s` is the
+    vendor's own word on when to come back. `stderr_tail` is what the CLI last wrote to stderr: it may hold
+    secrets, so it goes to the owner of the request and never into a log. Fields that nobody stated are None.
+    """
+
+    kind: ClassVar[str] = "vendor_error"
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        runner: str | None = None,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+        hint: str | None = None,
+        exit_code: int | None = None,
+        stderr_tail: str | None = None,
+        requested_tokens: int | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.runner = runner
+        if retryable is not None:
+            self.retryable = retryable
+        self.retry_after_s = retry_after_s
+        self.hint = hint
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+        self.requested_tokens = requested_tokens
+        self.max_tokens = max_tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as it stands in the `data` of a JSON-RPC error; what is unknown is left out."""
+        fields = {"kind": self.kind, "message": self.message, "retryable": self.retryable}
+        optional = {name: value for name, value in vars(self).items() if value is not None and name not in fields}
+        return fields | optional
+
+
+class NotInstalledError(RunnerError):
+    """The vendor's CLI was not found, or cannot be executed."""
+
+    kind = "not_installed"
+
+
+class NotAuthenticatedError(RunnerError):
+    """The CLI is not logged in."""
+
+    kind = "not_authenticated"
+
+
+class AuthExpiredError(RunnerError):
+    """The CLI has a login, and the vendor no longer accepts it."""
+
+    kind = "auth_expired"
+
+
+class PermissionDeniedError(RunnerError):
+    """The login is good, and may not do this."""
+
+    kind = "permission"
+
+
+class RateLimitedError(RunnerError):
+    """Too many requests for now; `retry_after_s` when the vendor said for how long."""
+
+    kind = "rate_limited"
+    retryable = True
+
+
+class QuotaExhaustedError(RunnerError):
+    """The plan or the credit is used up; waiting a moment does not help."""
+
+    kind = "quota_exhausted"
+
+
+class OverloadedError(RunnerError):
+    """The vendor has no capacity at the moment."""
+
+    kind = "overloaded"
+    retryable = True
+
+
+class VendorError(RunnerError):
+    """The vendor's service failed."""
+
+    kind = "vendor_error"
+    retryable = True
+
+
+class NetworkError(RunnerError):
+    """The CLI could not reach its vendor, or the connection broke."""
+
+    kind = "network"
+    retryable = True
+
+
+class ContextOverflowError(RunnerError):
+    """The conversation is longer than the model's window: `requested_tokens` against `max_tokens`."""
+
+    kind = "context_overflow"
+
+
+class ModelNotFoundError(RunnerError):
+    """No runner, or no vendor, knows the model."""
+
+    kind = "model_not_found"
+
+
+class InvalidRequestError(RunnerError):
+    """The request makes no sense, to us or to the vendor."""
+
+    kind = "invalid_request"
+
+
+class UnsupportedError(RunnerError):
+    """The runner cannot do what the request asks for, and says so."""
+
+    kind = "unsupported"
+
+
+class DeadlineExceededError(RunnerError):
+    """A wait reached its deadline: `deadline` is its name in runners.yaml, `limit_s` its length in seconds."""
+
+    kind = "timeout"
+    retryable = True
+
+    def __init__(self, message: str, *, deadline: str, limit_s: float, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.deadline = deadline
+        self.limit_s = limit_s
+
+
+class ProcessExitedError(RunnerError):
+    """The CLI ended before it had answered: see `exit_code` and `stderr_tail`."""
+
+    kind = "process_exited"
+    retryable = True
+
+
+class ProtocolError(RunnerError):
+    """The CLI, or a runner of ours, broke the agreed order of events."""
+
+    kind = "protocol"
+
+
+class LineTooLongError(RunnerError):
+    """A line passed the cap, complete or not."""
+
+    kind = "line_too_long"
+
+
+class CancelledByClientError(RunnerError):
+    """The client cancelled its request. Cancellation from outside stays `asyncio.CancelledError`."""
+
+    kind = "cancelled"
+
+
+class QueueFullError(RunnerError):
+    """The runner has as many requests waiting as it may have."""
+
+    kind = "queue_full"
+    retryable = True
+
+
+class ConfigError(RunnerError):
+    """runners.yaml is wrong: the message names the key and the line."""
+
+    kind = "config"

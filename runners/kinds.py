@@ -1,0 +1,33 @@
+"""Which code serves which `kind`; a provider's module is imported when a configured entry first needs it."""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from runners.errors import ConfigError
+from runners.provider import LlmProvider
+
+ENTRY_POINTS = "runnerd.kinds"
+_BUILT_IN = {
+    "claude": "runners.providers.claude:ClaudeProvider",
+    "echo": "runners.providers.echo:EchoProvider",
+}
+
+
+def known_kinds() -> list[str]:
+    """Every kind that an entry may have: ours, and those that installed packages add by entry point."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def provider_class(kind: str) -> type[LlmProvider]:
+    """The class that serves a kind; ConfigError for an unknown one, or for an entry point that is no provider."""
+    if kind in _BUILT_IN:
+        module, _, name = _BUILT_IN[kind].partition(":")
+        found = getattr(import_module(module), name)
+    else:
+        points = entry_points(group=ENTRY_POINTS, name=kind)
+        if not points:
+            raise ConfigError(f"unknown kind {kind!r}; known are {', '.join(known_kinds())}")
+        found = next(iter(points)).load()
+    if not (isinstance(found, type) and issubclass(found, LlmProvider)):
+        raise ConfigError(f"kind {kind!r}: {found!r} is not an LlmProvider")
+    return found

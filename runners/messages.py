@@ -1,0 +1,213 @@
+"""What goes into a chat and what comes out: messages, requests, usage, responses.
+
+Owns the shapes and their validation. Knows no provider and does no I/O.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Role = Literal["system", "user", "assistant", "tool", "summary", "error"]
+ReasoningEffort = Literal["none", "low", "medium", "high", "xhigh"]
+
+
+class _Incoming(BaseModel):
+    """Strict in its types, tolerant of unknown fields: they are kept, and reported by `unknown_fields`."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+class TextPart(_Incoming):
+    """A piece of text in a message."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(_Incoming):
+    """An image in a message: base64 `data` of the given `media_type`."""
+
+    type: Literal["image"] = "image"
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: str
+
+    @field_validator("data")
+    @classmethod
+    def _is_base64(cls, data: str) -> str:
+        try:
+            base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"not base64: {error}") from error
+        return data
+
+
+class ToolCall(_Incoming):
+    """The model's call of a client tool. Arguments that are no JSON object stay in `arguments_raw`, with why."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments_raw: str | None = None
+    parse_error: str | None = None
+
+
+class ToolDefinition(_Incoming):
+    """A tool that the client runs: `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
+    server: str | None = None
+
+
+class ChatMessage(_Incoming):
+    """One message of a conversation.
+
+    `summary` stands for earlier messages that a client compacted, `error` for a failure it shows its user
+    (never sent to a model). `tool_calls` belong to assistant messages, `tool_call_id` to tool results.
+    """
+
+    role: Role
+    content: str | list[TextPart | ImagePart] = ""
+    reasoning: str | None = None
+    tool_calls: list[ToolCall] = Field(default_factory=list)
+    tool_call_id: str | None = None
+    is_error: bool = False
+    timestamp: float | str | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_role(self) -> "ChatMessage":
+        if self.role == "tool" and self.tool_call_id is None:
+            raise ValueError("a tool message needs the tool_call_id that it answers")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"only an assistant message has tool_calls, this one is from {self.role}")
+        return self
+
+    @property
+    def parts(self) -> list[TextPart | ImagePart]:
+        """The content as parts, in order; an empty string is no part."""
+        if isinstance(self.content, str):
+            return [TextPart(text=self.content)] if self.content else []
+        return self.content
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined without a separator."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+class ResponseFormat(_Incoming):
+    """How the answer is to be shaped."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: dict[str, Any] | None = None
+
+
+class ChatRequest(_Incoming):
+    """One turn that a client asks for.
+
+    `messages` is the whole conversation, its last message the new one. `model` is the vendor's own name here;
+    the daemon has taken the runner's name off. None means that the vendor's default stands. `strict` makes an
+    error of what would be a warning; `stream` only matters to front ends.
+    """
+
+    model: str | None = None
+    messages: list[ChatMessage] = Field(min_length=1)
+    tools: list[ToolDefinition] = Field(default_factory=list)
+    tool_choice: str | dict[str, Any] | None = None
+    max_tokens: int | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    stop: list[str] = Field(default_factory=list)
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    prompt_cache_key: str | None = None
+    strict: bool = False
+    stream: bool = True
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_is_a_list(cls, stop: Any) -> Any:
+        return [stop] if isinstance(stop, str) else stop
+
+    @property
+    def system(self) -> str:
+        """The system messages, joined by an empty line: every CLI takes one system prompt."""
+        return "\n\n".join(message.text for message in self.messages if message.role == "system")
+
+    @property
+    def conversation(self) -> list[ChatMessage]:
+        """What the model is to read besides the system prompt: only user, assistant and tool messages.
+
+        A summary becomes a hand-off note of the user's; error messages are left out.
+        """
+        return list(_for_the_model(self.messages))
+
+
+def _for_the_model(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
+    for message in messages:
+        if message.role in ("user", "assistant", "tool"):
+            yield message
+        elif message.role == "summary":
+            yield ChatMessage(role="user", content=f"Summary of our conversation so far:\n\n{message.text}")
+
+
+def unknown_fields(model: BaseModel, path: str = "") -> Iterator[str]:
+    """Yields the path of every field that the shapes above do not know, e.g. `messages[0].colour`."""
+    yield from (f"{path}{name}" for name in model.model_extra or {})
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from unknown_fields(value, f"{path}{name}.")
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from unknown_fields(item, f"{path}{name}[{index}].")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one response cost, as the CLI reported it; None where it said nothing.
+
+    `input_tokens` is all of the prompt; the two cache counts are parts of it. `reasoning_tokens` is a part of
+    `output_tokens`. `cost_usd` is the CLI's own figure.
+    """
+
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that a runner offers; None where nobody said."""
+
+    model: str
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    """A whole answer: the fold of its stream.
+
+    `content` and `reasoning` are the joined chunks. `served` says how the daemon found a session for it.
+    """
+
+    id: str
+    runner: str
+    model: str
+    content: str
+    reasoning: str | None
+    tool_calls: list[ToolCall]
+    stop_reason: str
+    usage: Usage
+    warnings: list[str] = field(default_factory=list)
+    served: Literal["cold", "warm", "continued", "resumed"] = "cold"

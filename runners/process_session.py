@@ -1,0 +1,120 @@
+"""A session that has a CLI process of its own and talks JSON lines with it: what such runners share.
+
+Owns the course of a turn (send, read until the translator says that it ended, abandon what did not end well). The
+vendor's words are its subclasses' business.
+"""
+
+import logging
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
+
+from runners.errors import ProtocolError
+from runners.messages import ChatMessage
+from runners.provider import LlmProvider, ProcessRef, Sampling, Session
+from runners.stream import ChatChunk, ChatStream, Reasoning, Text
+from runners.wire.deadlines import TurnDeadlines
+from runners.wire.framing import dump_json, parse_json
+from runners.wire.process import CliProcess
+
+_log = logging.getLogger(__name__)
+
+
+class Translator(Protocol):
+    """The events of one turn as chunks, without I/O. `feed` raises the RunnerError of a turn that failed.
+
+    `is_clean`: the turn ended so that the CLI's history is exactly the conversation, and another may follow.
+    """
+
+    ended: bool
+    is_clean: bool
+
+    def feed(self, event: dict[str, Any]) -> list[ChatChunk]:
+        """The chunks that an event brings, often none. An event that nobody knows brings none."""
+        ...
+
+
+class ProcessSession(Session):
+    """One process, one conversation. A turn that failed or was cancelled leaves the session dead."""
+
+    def __init__(self, provider: LlmProvider, process: CliProcess) -> None:
+        self.process = process
+        self.provider = provider
+        self.timeouts = provider.settings.timeouts
+        provider.sessions.add(self)
+
+    @abstractmethod
+    def translator(self) -> Translator:
+        """A new one, for the turn that begins."""
+
+    @abstractmethod
+    async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
+        """Sends what the turn begins with, every wait through `deadlines`."""
+
+    def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
+        """See Session.turn."""
+        return ChatStream(self._turn(messages, sampling), runner=self.provider.name)
+
+    async def _turn(self, messages: list[ChatMessage], sampling: Sampling) -> AsyncGenerator[ChatChunk, None]:
+        if self.state != "idle":
+            raise ProtocolError(f"a turn on a session that is {self.state}")
+        self.state = "busy"
+        translator = self.translator()
+        deadlines = TurnDeadlines(self.timeouts)
+        try:
+            await self.say(messages, sampling, deadlines)
+            while not translator.ended:
+                chunks = translator.feed(await deadlines.wait(self.event()))
+                if translator.is_clean:
+                    self.state = "idle"
+                elif translator.ended:
+                    self._abandon()
+                for chunk in chunks:
+                    if isinstance(chunk, Text | Reasoning):
+                        deadlines.content_seen()
+                    yield chunk
+        finally:
+            if self.state == "busy":
+                self._abandon()
+
+    def _abandon(self) -> None:
+        # Killed, not asked: a CLI that is interrupted or terminated has time for another request to its vendor.
+        self.state = "dead"
+        self.process.kill()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Writes one line to the CLI."""
+        await self.process.write(dump_json(message))
+
+    async def event(self) -> dict[str, Any]:
+        """The CLI's next event. A line that is no JSON object is skipped: its length is logged, never its content."""
+        while True:
+            line = await self.process.read_line()
+            if line is None:
+                raise await self.process.exited_early("it closed its output before its answer was whole")
+            event = json_object(line)
+            if event is not None:
+                return event
+            _log.warning("%s: skipped a line of %d bytes that is no JSON object", self.provider.name, len(line))
+
+    async def aclose(self) -> None:
+        """See Session.aclose. A CLI that is not at rest is not asked to leave, but terminated."""
+        ask = self.state == "idle"
+        self.state = "dead"
+        await self.process.aclose(ask=ask)
+        self.provider.sessions.discard(self)
+
+
+def process_refs(provider: LlmProvider) -> list[ProcessRef]:
+    """The processes of a provider all of whose sessions are ProcessSessions."""
+    live = [session.process for session in provider.sessions if isinstance(session, ProcessSession)]
+    return [ProcessRef(process.pid, process.start_time, sessions=1) for process in live]
+
+
+def json_object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line, or None when it is anything else."""
+    try:
+        value = parse_json(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,284 @@
+"""The contract that every runner keeps: LlmProvider, Session, Capabilities, Health.
+
+Owns the parts of the contract that are the same for all: `complete` is the fold of the stream, a stream is one
+session's one turn, and what a runner cannot do is said before it starts.
+"""
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from runners.errors import InvalidRequestError, RunnerError, UnsupportedError
+from runners.messages import (
+    ChatMessage,
+    ChatRequest,
+    ChatResponse,
+    ImagePart,
+    ModelInfo,
+    ReasoningEffort,
+    ToolDefinition,
+    unknown_fields,
+)
+from runners.settings import RunnerSettings
+from runners.stream import ChatChunk, ChatStream, Warn, fold
+from runners.wire.environment import child_environment
+
+SessionState = Literal["starting", "idle", "busy", "parked", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a runner can truly do; the contract kit proves every claim against what its model API receives.
+
+    `system_prompt`: ours replaces the CLI's, is appended to it, or stands in the first user text. `history`: earlier
+    messages reach the model as messages, by resuming a session, or as text. `exact_text`: user text arrives byte
+    for byte. `sessions_per_process`: conversations that one CLI process holds at once.
+    """
+
+    streaming: bool = False
+    reasoning: bool = False
+    tools: bool = False
+    parallel_tools: bool = False
+    system_prompt: Literal["replace", "append", "inline"] = "inline"
+    history: Literal["native", "resume", "text"] = "text"
+    images: bool = False
+    response_format: bool = False
+    temperature: bool = False
+    top_p: bool = False
+    stop: bool = False
+    max_tokens: bool = False
+    reasoning_effort: bool = False
+    interrupt: bool = False
+    usage: bool = False
+    exact_text: bool = False
+    sessions_per_process: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a probe found, without asking a model.
+
+    `ready`: a chat should work. `degraded`: it may. `unavailable`: it will not, for `reason` (an error kind).
+    `authenticated` is None where the CLI cannot tell. `hint` is the command or act that mends it.
+    """
+
+    state: Literal["ready", "degraded", "unavailable"]
+    reason: str | None = None
+    version: str | None = None
+    authenticated: bool | None = None
+    detail: str | None = None
+    hint: str | None = None
+    latency_s: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether a chat is worth trying."""
+        return self.state != "unavailable"
+
+    @classmethod
+    def unavailable(cls, error: RunnerError) -> "Health":
+        """The health of a runner whose probe failed with `error`."""
+        authenticated = False if error.kind in ("not_authenticated", "auth_expired") else None
+        return cls("unavailable", error.kind, authenticated=authenticated, detail=error.message, hint=error.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What stays the same for a whole conversation; a blank session takes it in `prepare`."""
+
+    system: str = ""
+    tools: tuple[ToolDefinition, ...] = ()
+    reasoning_effort: ReasoningEffort | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What may differ from turn to turn; None leaves it to the vendor."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRef:
+    """A CLI process of a provider and the number of its live sessions. `start_time` is in Unix seconds."""
+
+    pid: int
+    start_time: float
+    sessions: int
+
+
+class Session(ABC):
+    """One live conversation with a CLI. One task at a time uses it; `interrupt` and `aclose` may come from another."""
+
+    state: SessionState = "starting"
+
+    @abstractmethod
+    async def prepare(self, options: SessionOptions) -> None:
+        """Gives a blank session what its conversation needs; once, before the first turn."""
+
+    @abstractmethod
+    def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
+        """Sends what is new since the last turn (the first time the whole history) and streams the answer.
+
+        Cancelling the stream interrupts the turn. Afterwards `state` is `idle` when the session may take another
+        turn, and `dead` when it may not.
+        """
+
+    @abstractmethod
+    async def interrupt(self) -> None:
+        """Asks the CLI to stop the running turn, whose stream then ends with `done{cancelled}`."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Ends the conversation and, with its last one, the process. Idempotent, bounded, safe while cancelled."""
+
+
+class LlmProvider(ABC):
+    """A runner: one vendor's CLI under one entry of runners.yaml.
+
+    `name` is the entry's, `settings` its content, `state_dir` a private directory of this runner that outlives
+    the daemon. A provider made by `with_model` shares the processes of the one it came from.
+    """
+
+    kind: ClassVar[str]
+    display_name: ClassVar[str]
+    settings_type: ClassVar[type[RunnerSettings]]
+
+    def __init__(self, name: str, settings: RunnerSettings, *, state_dir: Path) -> None:
+        self.name = name
+        self.settings = settings
+        self.state_dir = state_dir
+        self.default_model = settings.model or self.vendor_default_model
+        self.sessions: set[Session] = set()
+
+    @property
+    @abstractmethod
+    def vendor_default_model(self) -> str:
+        """The model that answers when neither the request nor the settings name one."""
+
+    @abstractmethod
+    def available_models(self) -> list[ModelInfo]:
+        """The models to offer; others may work too when a request names them."""
+
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this runner can do."""
+
+    @abstractmethod
+    async def health_check(self) -> Health:
+        """Probes binary, version and login, bounded in time, without a model call. Raises nothing."""
+
+    @abstractmethod
+    async def open(self) -> Session:
+        """Starts a blank session for `default_model`; raises NotInstalledError, DeadlineExceededError, ..."""
+
+    @abstractmethod
+    def processes(self) -> list[ProcessRef]:
+        """The live CLI processes."""
+
+    def with_model(self, model: str) -> Self:
+        """The same runner with another default model."""
+        other = copy.copy(self)
+        other.default_model = model
+        return other
+
+    def complete_stream(self, request: ChatRequest) -> ChatStream:
+        """Answers in a session of its own: opens it, runs one turn, closes it. See ChatStream for errors and cancel."""
+        provider = self.with_model(request.model) if request.model else self
+        return ChatStream(provider._answer(request), runner=self.name)
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        """The fold of the stream."""
+        return await fold(self.complete_stream(request))
+
+    async def _answer(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+        for warning in self.preflight(request):
+            yield warning
+        session = await self.open()
+        try:
+            await session.prepare(self.session_options(request))
+            async with session.turn(request.conversation, self.sampling(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            await session.aclose()
+
+    def preflight(self, request: ChatRequest) -> list[Warn]:
+        """What the request asks for and this runner will not do, as warnings.
+
+        Raises InvalidRequestError for a conversation that no model can continue, UnsupportedError for images that
+        would be lost, and with `strict` for everything that would else be a warning.
+        """
+        conversation = request.conversation
+        if not conversation or conversation[-1].role == "assistant":
+            raise InvalidRequestError("messages: the last one must be from the user or a tool", runner=self.name)
+        able = self.capabilities()
+        has_images = any(isinstance(part, ImagePart) for message in conversation for part in message.parts)
+        if has_images and not able.images:
+            raise UnsupportedError(f"{self.name} takes no images", runner=self.name)
+        warnings = [f"{path} is not a field of a chat request: ignored" for path in unknown_fields(request)]
+        warnings += [f"{name} is not supported by {self.name}: ignored" for name in _gaps(request, able)]
+        if request.strict and warnings:
+            raise UnsupportedError("; ".join(warnings), runner=self.name)
+        return [Warn(message) for message in warnings]
+
+    def session_options(self, request: ChatRequest) -> SessionOptions:
+        """The request's part that holds for its whole conversation, as far as this runner can do it."""
+        able = self.capabilities()
+        return SessionOptions(
+            system=request.system,
+            tools=tuple(request.tools) if able.tools else (),
+            reasoning_effort=request.reasoning_effort if able.reasoning_effort else None,
+        )
+
+    def sampling(self, request: ChatRequest) -> Sampling:
+        """The request's part that holds for this turn, completed from the settings."""
+        able = self.capabilities()
+        temperature = self.settings.temperature if request.temperature is None else request.temperature
+        return Sampling(
+            max_tokens=(request.max_tokens or self.settings.max_tokens) if able.max_tokens else None,
+            temperature=temperature if able.temperature else None,
+            top_p=request.top_p if able.top_p else None,
+            stop=tuple(request.stop) if able.stop else (),
+        )
+
+    def environment(self, kind_env: Mapping[str, str]) -> dict[str, str]:
+        """What the CLI may see: the allowed part of ours, what its kind needs, then the settings' `env`."""
+        return child_environment(os.environ, env={**kind_env, **self.settings.env}, env_pass=self.settings.env_pass)
+
+    def directory(self, name: str) -> Path:
+        """A private directory of this runner, made when it is not there."""
+        path = self.state_dir / name
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    async def aclose(self) -> None:
+        """Closes every session. Idempotent."""
+        for session in list(self.sessions):
+            await session.aclose()
+
+
+def _gaps(request: ChatRequest, able: Capabilities) -> Iterator[str]:
+    shaped = request.response_format is not None and request.response_format.type != "text"
+    asked: dict[str, Any] = {
+        "tools": request.tools,
+        "tool_choice": request.tool_choice,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stop": request.stop,
+        "response_format": shaped,
+        "reasoning_effort": request.reasoning_effort,
+        "prompt_cache_key": request.prompt_cache_key,
+    }
+    for name, value in asked.items():
+        wanted = value is not None and value is not False and value != []
+        if wanted and not getattr(able, "tools" if name == "tool_choice" else name, False):
+            yield name

@@ -1,0 +1,288 @@
+"""Claude Code: `claude -p` on its live stream-json protocol, one process for each conversation.
+
+Facts about the CLI were measured on the two versions in TESTED_VERSIONS against a stand-in for its API; where the
+two differ the comment says so. The driver is ClaudeProvider and ClaudeSession; the translator is
+`runners.providers.claude_events`.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from runners.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotInstalledError,
+    ProtocolError,
+    RunnerError,
+)
+from runners.messages import ChatMessage, ImagePart, ModelInfo, TextPart
+from runners.process_session import ProcessSession, json_object, process_refs
+from runners.provider import Capabilities, Health, LlmProvider, ProcessRef, Sampling, SessionOptions
+from runners.providers.claude_events import ClaudeTranslator, not_logged_in
+from runners.settings import ClaudeSettings
+from runners.wire.deadlines import TurnDeadlines, within
+from runners.wire.environment import find_binary
+from runners.wire.process import CliProcess, run
+
+TESTED_VERSIONS = ("2.1.197", "2.1.329")
+"""The oldest and the newest version that the tests run."""
+PACKAGE = "@anthropic-ai/claude-code"
+
+_INSTALL_HINT = f"npm install -g {PACKAGE}"
+_PROBE_S = 10.0
+
+# No tools, no settings, no hooks, no MCP servers, no slash commands, nothing saved: a model, not an agent.
+_ARGUMENTS = [
+    *("-p", "--input-format", "stream-json", "--output-format", "stream-json"),
+    *("--verbose", "--include-partial-messages"),
+    *("--tools", "", "--setting-sources", "", "--strict-mcp-config"),
+    *("--disable-slash-commands", "--no-session-persistence"),
+]
+
+_ENVIRONMENT = {
+    "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # `@file` stays text
+    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # else a broken stream is asked for again, and text doubles
+    "CLAUDE_CODE_MAX_RETRIES": "0",  # ten by default, three silent minutes: retries are the daemon's
+    "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
+    "CLAUDE_CODE_DISABLE_THINKING": "1",  # until a request asks for it, see `prepare`
+    "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+    "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+    "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DISABLE_ERROR_REPORTING": "1",
+    "DISABLE_AUTOUPDATER": "1",
+}
+
+
+class ClaudeProvider(LlmProvider):
+    """Anthropic's models through the user's own `claude`."""
+
+    kind = "claude"
+    display_name = "Claude Code"
+    settings_type = ClaudeSettings
+
+    @property
+    def vendor_default_model(self) -> str:
+        return "sonnet"
+
+    def available_models(self) -> list[ModelInfo]:
+        return [ModelInfo(model) for model in self.settings.models or ("sonnet", "opus", "haiku", "fable")]
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            streaming=True,
+            reasoning=True,
+            system_prompt="replace",
+            history="native",
+            images=True,
+            temperature=True,
+            top_p=True,
+            stop=True,
+            max_tokens=True,
+            reasoning_effort=True,
+            interrupt=True,
+            usage=True,
+            exact_text=True,
+        )
+
+    async def health_check(self) -> Health:
+        began = time.monotonic()
+        try:
+            health = await within(self._probe(), _PROBE_S, deadline="probe", doing="asking claude for its login")
+        except DeadlineExceededError as error:
+            health = Health("degraded", error.kind, detail=error.message)
+        except RunnerError as error:
+            health = Health.unavailable(error)
+        return replace(health, latency_s=time.monotonic() - began)
+
+    async def _probe(self) -> Health:
+        environment, directory = self.environment(_ENVIRONMENT), self.directory("cwd")
+        binary = find_binary(self.settings.binary or "claude", environment, hint=_INSTALL_HINT)
+        printed = await run([binary, "--version"], env=environment, cwd=directory)
+        match = re.match(r"(\d+(?:\.\d+)+) \(Claude Code\)", printed.output.decode(errors="replace"))
+        if printed.exit_code != 0 or match is None:
+            raise NotInstalledError(f"{binary} --version does not answer like Claude Code", hint=_INSTALL_HINT)
+        version = match[1]
+        # Local and without a model call. An expired login still says true: only a chat proves it.
+        status = await run([binary, "auth", "status", "--json"], env=environment, cwd=directory)
+        login = json_object(status.output)
+        if login is None or "loggedIn" not in login:
+            return Health("degraded", version=version, detail="the CLI does not say whether it is logged in")
+        if not login["loggedIn"]:
+            return replace(Health.unavailable(not_logged_in()), version=version)
+        method = login.get("authMethod", "an unknown method")
+        return Health("ready", version=version, authenticated=True, detail=f"logged in by {method}")
+
+    async def open(self) -> "ClaudeSession":
+        environment = self.environment(_ENVIRONMENT)
+        binary = find_binary(self.settings.binary or "claude", environment, hint=_INSTALL_HINT)
+        argv = [binary, *_ARGUMENTS, "--model", self.default_model, *self.settings.args]
+        # A killed CLI leaves a socket in its TMPDIR.
+        process = await CliProcess.spawn(
+            argv, env=environment, cwd=self.directory("cwd"), scratch=self.directory("tmp")
+        )
+        return ClaudeSession(self, process)
+
+    def processes(self) -> list[ProcessRef]:
+        return process_refs(self)
+
+
+class ClaudeSession(ProcessSession):
+    """A `claude` process and its one conversation.
+
+    The process starts blank and prints nothing until its first input; the system prompt comes with a late
+    `initialize`. Failed and cancelled turns leave their text in the CLI's history, so the session is dead after one.
+    """
+
+    def __init__(self, provider: ClaudeProvider, process: CliProcess) -> None:
+        super().__init__(provider, process)
+        self._requests = 0
+        self._flags: dict[str, str] = {}
+        self._last: ClaudeTranslator | None = None
+
+    async def prepare(self, options: SessionOptions) -> None:
+        # Without a system prompt of ours, if only an empty one, the CLI sends 27 KB of its own.
+        initialize = {"subtype": "initialize", "systemPrompt": [options.system]}
+        flags = {}
+        if options.reasoning_effort not in (None, "none"):
+            flags = {"CLAUDE_CODE_DISABLE_THINKING": "", "CLAUDE_CODE_EFFORT_LEVEL": options.reasoning_effort}
+
+        async def exchange() -> None:
+            await self._control(initialize)
+            await self._set_flags(flags)
+
+        doing = "waiting for claude to answer `initialize`"
+        await within(exchange(), self.timeouts.spawn_s, deadline="spawn_s", doing=doing)
+        self.state = "idle"
+
+    def translator(self) -> ClaudeTranslator:
+        spent_usd = self._last.total_cost_usd if self._last else 0.0
+        self._last = ClaudeTranslator(self.provider.name, cost_before_usd=spent_usd)
+        return self._last
+
+    async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
+        await deadlines.wait(self._set_flags(_flags(sampling)))
+        *history, (_, new) = _turns(messages)
+        for role, blocks in history:
+            await deadlines.wait(self._inject(role, blocks))
+        await deadlines.wait(self.send(_line("user", new)))
+
+    async def interrupt(self) -> None:
+        """The running turn ends with `done{cancelled}`; its partial text stays in the CLI's history."""
+        if self.state == "busy":
+            await self.send(self._control_request({"subtype": "interrupt"}))
+
+    async def _set_flags(self, wanted: dict[str, str]) -> None:
+        """Per-turn settings by way of the CLI's environment flags. They are sticky; an empty string resets one."""
+        changed = {
+            name: wanted.get(name, "") for name in _PER_TURN if wanted.get(name, "") != self._flags.get(name, "")
+        }
+        changed |= {name: value for name, value in wanted.items() if name not in _PER_TURN}
+        if changed:
+            await self._control({"subtype": "apply_flag_settings", "settings": {"env": changed}})
+            self._flags |= changed
+
+    async def _inject(self, role: str, blocks: list[dict[str, Any]]) -> None:
+        """Adds a message of the past without asking the model."""
+        if role == "assistant":
+            await self.send(_line("assistant", blocks))
+            return
+        await self.send(_line("user", blocks) | {"shouldQuery": False})
+        # Without this wait the order of the history is scrambled.
+        while (await self.event()).get("type") != "result":
+            pass
+
+    async def _control(self, request: dict[str, Any]) -> None:
+        message = self._control_request(request)
+        await self.send(message)
+        while True:
+            event = await self.event()
+            response = event.get("response")
+            if event.get("type") != "control_response" or not isinstance(response, dict):
+                continue
+            if response.get("request_id") == message["request_id"]:
+                break
+        if response.get("subtype") != "success":
+            raise ProtocolError(f"claude refused {request['subtype']}: {response.get('error')}")
+
+    def _control_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._requests += 1
+        return {"type": "control_request", "request_id": f"runnerd-{self._requests}", "request": request}
+
+    async def event(self) -> dict[str, Any]:
+        """The CLI's next event. What the CLI asks of its host (a permission, a hook) is refused."""
+        while True:
+            event = await super().event()
+            if event.get("type") != "control_request":
+                return event
+            refusal = {"subtype": "error", "request_id": event.get("request_id"), "error": "this host grants nothing"}
+            await self.send({"type": "control_response", "response": refusal})
+
+
+_PER_TURN = ("CLAUDE_CODE_EXTRA_BODY", "CLAUDE_CODE_MAX_OUTPUT_TOKENS")
+
+
+def _flags(sampling: Sampling) -> dict[str, str]:
+    body = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stop_sequences": list(sampling.stop) or None,
+    }
+    body = {name: value for name, value in body.items() if value is not None}
+    return {
+        "CLAUDE_CODE_EXTRA_BODY": json.dumps(body) if body else "",
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(sampling.max_tokens or ""),
+    }
+
+
+def _line(role: str, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": role, "message": {"role": role, "content": blocks}, "parent_tool_use_id": None}
+
+
+def _turns(messages: list[ChatMessage]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The conversation as alternating (role, content blocks): neighbours of one role become one message."""
+    turns: list[tuple[str, list[dict[str, Any]]]] = []
+    for message in messages:
+        role = "assistant" if message.role == "assistant" else "user"
+        blocks = list(_blocks(message))
+        if not blocks:
+            continue
+        if turns and turns[-1][0] == role:
+            turns[-1][1].extend(blocks)
+        else:
+            turns.append((role, blocks))
+    if not turns or turns[-1][0] != "user":
+        raise InvalidRequestError("messages: the last one is empty")
+    return turns
+
+
+def _blocks(message: ChatMessage) -> Iterator[dict[str, Any]]:
+    if message.role == "tool":
+        content = [_block(part) for part in message.parts]
+        yield {
+            "type": "tool_result",
+            "tool_use_id": message.tool_call_id,
+            "content": content,
+            "is_error": message.is_error,
+        }
+        return
+    for part in message.parts:
+        if isinstance(part, ImagePart) or part.text:
+            yield _block(part)
+        if message.role == "user" and isinstance(part, TextPart) and part.text.lstrip().startswith("/"):
+            # `/word` alone would be a command. With a second block it is text, and the CLI drops a block that is
+            # only white space.
+            yield {"type": "text", "text": "\n"}
+    for call in message.tool_calls:
+        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+
+
+def _block(part: TextPart | ImagePart) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}

@@ -1,0 +1,290 @@
+"""Claude Code's events as chunks: pure, one translator for each turn, no I/O.
+
+The events are those of 2.1.197 ("old") and 2.1.329 ("new"). Their tests are the recorded transcripts.
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from runners.errors import (
+    AuthExpiredError,
+    CancelledByClientError,
+    ContextOverflowError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NetworkError,
+    NotAuthenticatedError,
+    OverloadedError,
+    PermissionDeniedError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    RunnerError,
+    VendorError,
+)
+from runners.messages import Usage
+from runners.stream import ChatChunk, Done, Reasoning, Retrying, Start, SurrogateJoiner, Text, UsageReport, Warn
+
+Event = dict[str, Any]
+
+_STOP_REASONS = {
+    "end_turn": "end_turn",
+    "max_tokens": "length",
+    "stop_sequence": "stop_sequence",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_SYNTHETIC = "<synthetic>"
+_LOGIN_HINT = "claude auth login"
+_TOKENS = re.compile(r"the request is ~(\d+) tokens \(limit (\d+)\)")
+
+
+def not_logged_in() -> NotAuthenticatedError:
+    """The error for a CLI without a login."""
+    return NotAuthenticatedError("claude is not logged in", hint=_LOGIN_HINT)
+
+
+class ClaudeTranslator:
+    """The events of one turn as chunks. `feed` raises the RunnerError of a failed turn; then, too, it has `ended`.
+
+    Only `result` ends a turn, with one exception: at `max_tokens` the CLI would ask its model to go on, with words
+    of its own, so the turn ends there and the process is of no further use (`is_clean` stays False).
+    `cost_before_usd` is what the process had spent before, for the CLI's total is cumulative.
+    """
+
+    def __init__(self, runner: str, *, cost_before_usd: float = 0.0, now: Callable[[], float] = time.time) -> None:
+        self.ended = False
+        self.is_clean = False
+        self.total_cost_usd = cost_before_usd
+        self.unknown: Counter[str] = Counter()
+        self._runner = runner
+        self._cost_before_usd = cost_before_usd
+        self._now = now
+        self._model = ""
+        self._started = False
+        self._message_id = ""
+        self._message_open = False
+        self._message_usage: Event = {}
+        self._block_type = ""
+        self._block_text = ""
+        self._joiner = SurrogateJoiner()
+        self._failure: Event = {}
+        self._quota_resets_at: float | None = None
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """The chunks that an event brings, often none."""
+        handler = {
+            "stream_event": self._stream_event,
+            "assistant": self._assistant,
+            "system": self._system,
+            "rate_limit_event": self._rate_limit,
+            "result": self._result,
+        }.get(event.get("type", ""))
+        if handler is None:
+            self.unknown[str(event.get("type"))] += 1
+            return []
+        return list(handler(event))
+
+    # The answer as it streams
+
+    def _stream_event(self, event: Event) -> Iterator[ChatChunk]:
+        inner = event["event"]
+        match inner["type"]:
+            case "message_start":
+                message = inner["message"]
+                self._message_usage = message.get("usage") or {}
+                yield from self._begin_message(message["id"], message.get("model"))
+            case "content_block_start":
+                self._block_type = inner["content_block"]["type"]
+                self._block_text = ""
+            case "content_block_delta":
+                yield from self._delta(inner["delta"])
+            case "content_block_stop":
+                yield from self._shown(self._joiner.flush())
+            case "message_delta":
+                self._message_usage |= {k: v for k, v in inner.get("usage", {}).items() if v is not None}
+                if inner["delta"].get("stop_reason") == "max_tokens":
+                    self.ended = True
+                    yield UsageReport(_usage(self._message_usage))
+                    yield Done("length", "max_tokens")
+            case "message_stop":
+                self._message_open = False
+            case other:
+                self.unknown[f"stream_event/{other}"] += 1
+
+    def _begin_message(self, message_id: str, model: str | None) -> Iterator[ChatChunk]:
+        if self._message_open and message_id != self._message_id and self._block_text:
+            # What was shown cannot be taken back, and what follows is no continuation of it.
+            self.ended = True
+            raise NetworkError("the connection broke in the middle of the answer, and claude began it anew")
+        self._message_id = message_id
+        self._message_open = True
+        self._block_text = ""
+        if not self._started:
+            self._started = True
+            yield Start(message_id, self._runner, model or self._model)
+
+    def _delta(self, delta: Event) -> Iterator[ChatChunk]:
+        match delta["type"]:
+            case "text_delta":
+                yield from self._shown(self._joiner.feed(delta["text"]))
+            case "thinking_delta":
+                yield from self._shown(self._joiner.feed(delta["thinking"]))
+            case "signature_delta" | "input_json_delta":
+                pass
+            case other:
+                self.unknown[f"delta/{other}"] += 1
+
+    def _shown(self, piece: str) -> Iterator[ChatChunk]:
+        if piece:
+            self._block_text += piece
+            yield Reasoning(piece) if self._block_type == "thinking" else Text(piece)
+
+    def _assistant(self, event: Event) -> Iterator[ChatChunk]:
+        """A whole content block, before its content_block_stop; or a message that the CLI made up itself."""
+        message = event["message"]
+        blocks = message.get("content") or []
+        if event.get("error") is not None:
+            self._failure = event | {"text": _text(blocks)}
+        elif message.get("model") != _SYNTHETIC:
+            if message["id"] != self._message_id:
+                yield from self._begin_message(message["id"], message.get("model"))
+            for block in blocks:
+                if block.get("type") in ("text", "thinking"):
+                    self._block_type = block["type"]
+                    yield from self._rest_of(block[block["type"]])
+
+    def _rest_of(self, whole: str) -> Iterator[ChatChunk]:
+        """What of a whole block the deltas have not shown yet."""
+        joiner = SurrogateJoiner()
+        whole = joiner.feed(whole) + joiner.flush()
+        shown = self._block_text + self._joiner.flush()
+        if whole.startswith(self._block_text):
+            yield from self._shown(whole[len(self._block_text) :])
+        elif whole != shown:
+            yield Warn("claude's final message differs from what it streamed")
+
+    # What goes on around it
+
+    def _system(self, event: Event) -> Iterator[ChatChunk]:
+        match event.get("subtype"):
+            case "init":
+                self._model = event.get("model", "")
+            case "api_retry" if not self._started:
+                yield Retrying(
+                    attempt=event["attempt"],
+                    max_attempts=event.get("max_retries"),
+                    delay_s=event["retry_delay_ms"] / 1000,
+                    error=_failure_of(event.get("error"), event.get("error_status"), "").kind,
+                )
+            case "status" | "thinking_tokens" | "model_refusal_no_fallback" | "api_retry":
+                pass
+            case other:
+                self.unknown[f"system/{other}"] += 1
+
+    def _rate_limit(self, event: Event) -> Iterator[ChatChunk]:
+        info = event.get("rate_limit_info") or {}
+        resets_at = info.get("resetsAt")
+        window = str(info.get("rateLimitType", "usage")).replace("_", " ")
+        if info.get("status") == "rejected" and isinstance(resets_at, int | float):
+            self._quota_resets_at = resets_at
+        elif info.get("status") == "allowed_warning":
+            yield Warn(f"claude: the {window} limit is nearly used up")
+
+    # How it ends
+
+    def _result(self, event: Event) -> Iterator[ChatChunk]:
+        self.ended = True
+        cost = event.get("total_cost_usd")
+        self.total_cost_usd = self._cost_before_usd if cost is None else cost
+        text = event.get("result") or self._failure.get("text") or "; ".join(event.get("errors") or [])
+        raw = event.get("stop_reason")
+        if str(event.get("terminal_reason")).startswith("aborted"):
+            yield from self._cancelled(event)
+        elif event.get("is_error") and raw == "refusal" and self._started:
+            yield Warn(text)
+            yield UsageReport(self._turn_usage(event))
+            yield Done("content_filter", raw)
+        elif event.get("subtype") == "error_max_turns" and self._started:
+            yield UsageReport(self._turn_usage(event))
+            yield Done("max_turns", "error_max_turns")
+        elif event.get("is_error") or self._failure:
+            raise self._error(event, text)
+        else:
+            if not self._started:
+                # No delta and no message came: all there is stands in the result.
+                yield Start(str(event.get("session_id", "")), self._runner, self._model)
+                yield from (Text(piece) for piece in [text] if piece)
+            yield UsageReport(self._turn_usage(event))
+            self.is_clean = True
+            yield Done(_STOP_REASONS.get(raw or "end_turn", raw or "end_turn"), raw)
+
+    def _cancelled(self, event: Event) -> Iterator[ChatChunk]:
+        if not self._started:
+            raise CancelledByClientError("interrupted before the answer began")
+        yield UsageReport(_usage(self._message_usage, self._cost(event)))
+        yield Done("cancelled", event["terminal_reason"])
+
+    def _turn_usage(self, event: Event) -> Usage:
+        return _usage(event.get("usage") or {}, self._cost(event))
+
+    def _cost(self, event: Event) -> float | None:
+        if event.get("total_cost_usd") is None:
+            return None
+        # A cleared conversation starts the CLI's sum again.
+        return max(self.total_cost_usd - self._cost_before_usd, 0.0)
+
+    def _error(self, result: Event, text: str) -> RunnerError:
+        failure = self._failure
+        status = result.get("api_error_status") or failure.get("api_error_status")
+        if result.get("terminal_reason") == "prompt_too_long":
+            tokens = _TOKENS.search(text)
+            requested, limit = (int(tokens[1]), int(tokens[2])) if tokens else (None, None)
+            return ContextOverflowError(text, requested_tokens=requested, max_tokens=limit)
+        if self._quota_resets_at is not None or failure.get("api_error") == "usage_limit_reached":
+            wait_s = None if self._quota_resets_at is None else max(self._quota_resets_at - self._now(), 0.0)
+            return QuotaExhaustedError(text, retry_after_s=wait_s)
+        return _failure_of(failure.get("error"), status, text)
+
+
+def _failure_of(error: str | None, status: int | None, text: str) -> RunnerError:  # noqa: PLR0911 the vendor's table
+    """The vendor's table of errors. `error` alone is not enough: a plain 400 and an idle stream are `unknown`."""
+    message = text or f"claude failed ({error}, HTTP {status})"
+    if error == "authentication_failed" and status is None:
+        return not_logged_in()
+    if status == 401:
+        return AuthExpiredError(message, hint=_LOGIN_HINT)
+    if status == 403:
+        return PermissionDeniedError(message)
+    if error == "billing_error":
+        return QuotaExhaustedError(message, hint="add credit to the account, or log in with a plan")
+    if error == "model_not_found" or status == 404:
+        return ModelNotFoundError(message)
+    if status == 429:
+        return RateLimitedError(message)
+    if status == 529 or error == "overloaded" or (status is None and "overloaded" in message.lower()):
+        return OverloadedError(message)
+    if status is not None:
+        return InvalidRequestError(message) if status < 500 else VendorError(message)
+    # Nobody answered: refused, dropped, cut short, or the CLI's own time-outs.
+    return NetworkError(message) if error in ("server_error", "unknown") else VendorError(message)
+
+
+def _usage(usage: Event, cost_usd: float | None = None) -> Usage:
+    """The vendor counts cached tokens beside `input_tokens`; ours are parts of it."""
+    parts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
+    details = usage.get("output_tokens_details") or {}
+    return Usage(
+        input_tokens=None if parts[0] is None else sum(part or 0 for part in parts),
+        cached_input_tokens=parts[1],
+        cache_creation_input_tokens=parts[2],
+        output_tokens=usage.get("output_tokens"),
+        reasoning_tokens=details.get("thinking_tokens"),
+        cost_usd=cost_usd,
+    )
+
+
+def _text(blocks: list[Event]) -> str:
+    return "".join(block.get("text", "") for block in blocks)

@@ -1,0 +1,130 @@
+"""The echo runner: a small CLI of ours behind the same contract as every vendor's.
+
+With it every path of the daemon can be tried on a machine that has no vendor CLI. It answers only when it is asked
+for by name, so that an echo is never taken for a model's answer.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from runners.errors import DeadlineExceededError, RunnerError
+from runners.messages import ChatMessage, ModelInfo, Usage
+from runners.process_session import ProcessSession, process_refs
+from runners.provider import Capabilities, Health, LlmProvider, ProcessRef, Sampling, SessionOptions
+from runners.settings import EchoSettings
+from runners.stream import ChatChunk, Done, Start, SurrogateJoiner, Text, UsageReport
+from runners.wire.deadlines import TurnDeadlines, within
+from runners.wire.environment import find_binary
+from runners.wire.process import CliProcess
+
+_PROGRAM = Path(__file__).with_name("echo_cli.py")
+_MODELS = ("echo", "request")
+
+
+class EchoProvider(LlmProvider):
+    """Answers with what it was sent: `echo` with the last text, `request` with the whole request as JSON."""
+
+    kind = "echo"
+    display_name = "Echo (no model)"
+    settings_type = EchoSettings
+
+    @property
+    def vendor_default_model(self) -> str:
+        return _MODELS[0]
+
+    def available_models(self) -> list[ModelInfo]:
+        return [ModelInfo(model) for model in self.settings.models or _MODELS]
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            streaming=True,
+            system_prompt="replace",
+            history="native",
+            images=True,
+            interrupt=True,
+            usage=True,
+            exact_text=True,
+        )
+
+    async def health_check(self) -> Health:
+        limit_s = self.settings.timeouts.spawn_s
+        try:
+            session = await self.open()
+            try:
+                await within(session.prepare(SessionOptions()), limit_s, deadline="spawn_s", doing="starting echo")
+            finally:
+                await session.aclose()
+        except DeadlineExceededError as error:
+            return Health("degraded", error.kind, detail=error.message)
+        except RunnerError as error:
+            return Health.unavailable(error)
+        return Health("ready", detail="a small CLI of ours, no model", version=sys.version.split()[0])
+
+    async def open(self) -> "EchoSession":
+        environment = self.environment({})
+        python = find_binary(self.settings.binary or sys.executable, environment, hint="install Python 3.11 or newer")
+        # -I -S: nothing of ours, of the user or of the site is imported.
+        argv = [python, "-I", "-S", str(_PROGRAM), *self.settings.args]
+        process = await CliProcess.spawn(argv, env=environment, cwd=self.directory("cwd"))
+        return EchoSession(self, process)
+
+    def processes(self) -> list[ProcessRef]:
+        return process_refs(self)
+
+
+class EchoTranslator:
+    """The echo CLI's events of one turn as chunks."""
+
+    def __init__(self, runner: str) -> None:
+        self.ended = False
+        self.is_clean = False
+        self.unknown: Counter[str] = Counter()
+        self._runner = runner
+        self._joiner = SurrogateJoiner()
+
+    def feed(self, event: dict[str, Any]) -> list[ChatChunk]:
+        """The chunks that an event brings."""
+        match event.get("type"):
+            case "begin":
+                return [Start(event["id"], self._runner, event["model"])]
+            case "delta":
+                return [Text(piece) for piece in [self._joiner.feed(event["text"])] if piece]
+            case "usage":
+                rest: list[ChatChunk] = [Text(piece) for piece in [self._joiner.flush()] if piece]
+                return [*rest, UsageReport(Usage(event["input_tokens"], output_tokens=event["output_tokens"]))]
+            case "end":
+                self.ended = True
+                self.is_clean = event["reason"] == "end"
+                return [Done("end_turn" if self.is_clean else "cancelled", event["reason"])]
+            case other:
+                self.unknown[str(other)] += 1
+                return []
+
+
+class EchoSession(ProcessSession):
+    """An echo process and its conversation."""
+
+    async def prepare(self, options: SessionOptions) -> None:
+        async def exchange() -> None:
+            await self.send({"type": "start", "system": options.system})
+            while (await self.event()).get("type") != "ready":
+                pass
+
+        await within(exchange(), self.timeouts.spawn_s, deadline="spawn_s", doing="waiting for echo to be ready")
+        self.state = "idle"
+
+    def translator(self) -> EchoTranslator:
+        return EchoTranslator(self.provider.name)
+
+    async def say(self, messages: list[ChatMessage], _sampling: Sampling, deadlines: TurnDeadlines) -> None:
+        for message in messages:
+            content = [part.model_dump() for part in message.parts]
+            sent = {"type": "message", "message": {"role": message.role, "content": content}}
+            await deadlines.wait(self.send(sent))
+        await deadlines.wait(self.send({"type": "turn", "model": self.provider.default_model}))
+
+    async def interrupt(self) -> None:
+        if self.state == "busy":
+            await self.send({"type": "interrupt"})

@@ -1,0 +1,1 @@
+"""How we talk to a child process: its pipes, its lines, its life and its death."""

@@ -1,0 +1,323 @@
+"""One CLI process: its start, its pipes, its lines and its end.
+
+Owns the child from spawn to reaping. Knows no vendor: what the lines mean is the provider's business.
+"""
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError
+from runners.wire.framing import LINE_CAP_BYTES, LineFramer
+
+STDERR_TAIL_BYTES = 16 * 1024
+_PAUSE_AT_BYTES = 1024 * 1024
+_RESUME_AT_BYTES = _PAUSE_AT_BYTES // 2
+_STEP_S = 2.0
+_ORPHANED_PIPE_S = 1.0
+
+
+class CliProcess:
+    """A running CLI in a session (and process group) of its own, with pipes for stdin, stdout and stderr.
+
+    Reading stops at about 1 MiB of unread lines, so that a slow client slows its own CLI and nothing else. stderr
+    is always drained, into a tail of 16 KiB.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.SubprocessTransport,
+        pipes: "_Pipes",
+        temporary: "tempfile.TemporaryDirectory[str] | None",
+    ) -> None:
+        self._transport = transport
+        self._pipes = pipes
+        self._temporary = temporary
+        self._closing: asyncio.Task[None] | None = None
+        self.pid = transport.get_pid()
+        self.start_time = time.time()
+
+    @classmethod
+    async def spawn(
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        scratch: Path | None = None,
+        line_cap_bytes: int = LINE_CAP_BYTES,
+    ) -> "CliProcess":
+        """Starts `argv` with exactly `env`; NotInstalledError when it cannot be executed.
+
+        With `scratch` the process gets a TMPDIR of its own below that directory, removed when it is closed.
+        """
+        loop = asyncio.get_running_loop()
+        temporary = None if scratch is None else tempfile.TemporaryDirectory(dir=scratch)
+        child_env = dict(env) if temporary is None else {**env, "TMPDIR": temporary.name}
+        try:
+            transport, pipes = await loop.subprocess_exec(
+                lambda: _Pipes(LineFramer(line_cap_bytes)), *argv, env=child_env, cwd=cwd, start_new_session=True
+            )
+        except BaseException as error:
+            if temporary is not None:
+                temporary.cleanup()
+            if isinstance(error, OSError):
+                raise NotInstalledError(f"{argv[0]} cannot be started: {error.strerror or error}") from error
+            raise
+        return cls(transport, pipes, temporary)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._transport.get_returncode()
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last of what it wrote to stderr. Secret: for the owner of a request, never for a log."""
+        return self._pipes.stderr_tail.decode(errors="replace")
+
+    async def write(self, data: bytes) -> None:
+        """Writes to stdin and waits until the pipe has room; ProcessExitedError when nobody reads it any more."""
+        stdin = self._transport.get_pipe_transport(0)
+        if not isinstance(stdin, asyncio.WriteTransport) or stdin.is_closing() or self._pipes.stdin_lost:
+            raise await self.exited_early("it no longer reads its input")
+        stdin.write(data)
+        await self._pipes.stdin_writable.wait()
+        if self._pipes.stdin_lost:
+            raise await self.exited_early("it no longer reads its input")
+
+    async def read_line(self) -> bytes | None:
+        """The next line without its line feed; None at the end of stdout.
+
+        A last line that was not ended is dropped: half a JSON line means nothing. LineTooLongError past the cap.
+        """
+        while True:
+            line = self._pipes.pop_line()
+            if line is not None:
+                return line
+            if self._pipes.overflow is not None:
+                raise self._pipes.overflow
+            if self._pipes.stdout_ended:
+                return None
+            self._pipes.stdout_changed.clear()
+            await self._pipes.stdout_changed.wait()
+
+    async def exited_early(self, what: str) -> ProcessExitedError:
+        """The error for a CLI that ended, or is of no use, before it had answered. Waits briefly for its exit code."""
+        await self._exits_within(_ORPHANED_PIPE_S)
+        code = self.returncode
+        if code is None:
+            how = "is still running"
+        else:
+            how = f"exited with code {code}" if code >= 0 else f"died of {_signal_name(code)}"
+        tail = self.stderr_tail.strip()
+        return ProcessExitedError(f"the CLI {how}: {what}", exit_code=code, stderr_tail=tail or None)
+
+    def close_stdin(self) -> None:
+        """Ends the CLI's input, after what was written."""
+        stdin = self._transport.get_pipe_transport(0)
+        if stdin is not None:
+            stdin.close()
+
+    async def read_to_end(self) -> list[bytes]:
+        """Every line that is left, the last one even without its line feed."""
+        lines = []
+        while (line := await self.read_line()) is not None:
+            lines.append(line)
+        return [*lines, *self._pipes.rest()]
+
+    async def wait(self) -> int:
+        """Waits for its end and returns the exit code."""
+        await self._pipes.exited.wait()
+        code = self.returncode
+        assert code is not None
+        return code
+
+    def kill(self) -> None:
+        """Kills the whole group at once; `aclose` is still due."""
+        if self.returncode is None:
+            self._signal_group(signal.SIGKILL)
+
+    async def aclose(self, *, ask: bool = True) -> None:
+        """Ends the process and its group: stdin EOF (when `ask`), SIGTERM, SIGKILL, each step at most 2 s.
+
+        Idempotent. A caller that is cancelled leaves the closing to go on by itself.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(ask), name=f"close-{self.pid}")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, ask: bool) -> None:
+        self._pipes.discard()
+        stdin = self._transport.get_pipe_transport(0)
+        if ask:
+            self.close_stdin()
+            await self._exits_within(_STEP_S)
+        if self.returncode is None:
+            self._signal_group(signal.SIGTERM)
+            await self._exits_within(_STEP_S)
+        # The group may outlive its leader: what the CLI started dies with it.
+        self._signal_group(signal.SIGKILL)
+        # A grandchild that left the group may hold the pipes open for ever: close our ends before waiting.
+        if isinstance(stdin, asyncio.WriteTransport) and stdin.get_write_buffer_size():
+            stdin.abort()
+        self._transport.close()
+        await self._exits_within(_STEP_S)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            # macOS answers so for a group of which only zombies are left.
+            if self.returncode is None:
+                raise
+
+    async def _exits_within(self, limit_s: float) -> bool:
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._pipes.exited.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class _Pipes(asyncio.SubprocessProtocol):
+    """The reading side of a CliProcess, as asyncio calls it."""
+
+    def __init__(self, framer: LineFramer) -> None:
+        self._framer = framer
+        self._lines: deque[bytes] = deque()
+        self._unread_bytes = 0
+        self._paused = False
+        self._discarding = False
+        self._stdout: asyncio.ReadTransport | None = None
+        self.overflow: LineTooLongError | None = None
+        self.stdout_ended = False
+        self.stdout_changed = asyncio.Event()
+        self.stderr_tail = bytearray()
+        self.stdin_writable = asyncio.Event()
+        self.stdin_writable.set()
+        self.stdin_lost = False
+        self.exited = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        stdout = transport.get_pipe_transport(1)
+        assert isinstance(stdout, asyncio.ReadTransport)
+        self._stdout = stdout
+
+    def pop_line(self) -> bytes | None:
+        """The next unread line; lets the CLI write on once enough has been read."""
+        if not self._lines:
+            return None
+        line = self._lines.popleft()
+        self._unread_bytes -= len(line)
+        if self._paused and self._unread_bytes <= _RESUME_AT_BYTES:
+            self._resume()
+        return line
+
+    def rest(self) -> list[bytes]:
+        """The line that was begun and never ended."""
+        return self._framer.rest()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self.stderr_tail += data
+            del self.stderr_tail[:-STDERR_TAIL_BYTES]
+            return
+        if self._discarding or self.overflow is not None:
+            return
+        try:
+            lines = self._framer.feed(data)
+        except LineTooLongError as error:
+            self.overflow = error
+        else:
+            self._lines.extend(lines)
+            self._unread_bytes += sum(map(len, lines))
+            if self._unread_bytes > _PAUSE_AT_BYTES:
+                self._pause()
+        self.stdout_changed.set()
+
+    def pipe_connection_lost(self, fd: int, _exc: Exception | None) -> None:
+        if fd == 0:
+            self.stdin_lost = True
+            self.stdin_writable.set()
+        elif fd == 1:
+            self._paused = False
+            self._end_stdout()
+
+    def pause_writing(self) -> None:
+        self.stdin_writable.clear()
+
+    def resume_writing(self) -> None:
+        self.stdin_writable.set()
+
+    def process_exited(self) -> None:
+        self.exited.set()
+        self._expect_stdout_end()
+
+    def discard(self) -> None:
+        """From now on stdout is read and thrown away, so that the CLI can write its last and go."""
+        self._discarding = True
+        self._lines.clear()
+        self._unread_bytes = 0
+        self._resume()
+
+    def _pause(self) -> None:
+        if self._stdout is not None and not self._paused:
+            self._paused = True
+            self._stdout.pause_reading()
+
+    def _resume(self) -> None:
+        if self._stdout is not None and self._paused:
+            self._paused = False
+            self._stdout.resume_reading()
+            if self.exited.is_set():
+                self._expect_stdout_end()
+
+    def _expect_stdout_end(self) -> None:
+        # A grandchild that inherited stdout holds it open for ever; what the CLI itself wrote is read in a moment.
+        asyncio.get_running_loop().call_later(_ORPHANED_PIPE_S, self._end_stdout)
+
+    def _end_stdout(self) -> None:
+        if not self._paused:
+            self.stdout_ended = True
+            self.stdout_changed.set()
+
+
+def _signal_name(returncode: int) -> str:
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a short-lived command did."""
+
+    exit_code: int
+    output: bytes
+    stderr_tail: str
+
+
+async def run(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Finished:
+    """Runs a short-lived command of a CLI with an empty stdin; leaves no process, also when cancelled."""
+    process = await CliProcess.spawn(argv, env=env, cwd=cwd)
+    try:
+        process.close_stdin()
+        lines = await process.read_to_end()
+        exit_code = await process.wait()
+    finally:
+        await process.aclose(ask=False)
+    return Finished(exit_code, b"\n".join(lines), process.stderr_tail)
