@@ -162,8 +162,8 @@ class LineTooLongError(RunnerError):
     kind = "line_too_long"
 
 
-class CancelledByClientError(RunnerError):
-    """The client cancelled its request. Cancellation from outside stays `asyncio.CancelledError`."""
+class RequestCancelledError(RunnerError):
+    """The client cancelled its request, or the daemon ends. Inside a program that stays `asyncio.CancelledError`."""
 
     kind = "cancelled"
 

@@ -38,8 +38,10 @@ class ProcessSession(Session):
     """One process, one conversation. A turn that failed or was cancelled leaves the session dead."""
 
     def __init__(self, provider: LlmProvider, process: CliProcess) -> None:
-        self.process = process
+        self.cli = process
+        self.process = ProcessRef(process.pid, process.start_time, sessions=1)
         self.provider = provider
+        self.model = provider.default_model
         self.timeouts = provider.settings.timeouts
         provider.sessions.add(self)
 
@@ -59,6 +61,7 @@ class ProcessSession(Session):
         if self.state != "idle":
             raise ProtocolError(f"a turn on a session that is {self.state}")
         self.state = "busy"
+        self.turns += 1
         translator = self.translator()
         deadlines = TurnDeadlines(self.timeouts)
         try:
@@ -80,18 +83,18 @@ class ProcessSession(Session):
     def _abandon(self) -> None:
         # Killed, not asked: a CLI that is interrupted or terminated has time for another request to its vendor.
         self.state = "dead"
-        self.process.kill()
+        self.cli.kill()
 
     async def send(self, message: dict[str, Any]) -> None:
         """Writes one line to the CLI."""
-        await self.process.write(dump_json(message))
+        await self.cli.write(dump_json(message))
 
     async def event(self) -> dict[str, Any]:
         """The CLI's next event. A line that is no JSON object is skipped: its length is logged, never its content."""
         while True:
-            line = await self.process.read_line()
+            line = await self.cli.read_line()
             if line is None:
-                raise await self.process.exited_early("it closed its output before its answer was whole")
+                raise await self.cli.exited_early("it closed its output before its answer was whole")
             event = json_object(line)
             if event is not None:
                 return event
@@ -101,14 +104,8 @@ class ProcessSession(Session):
         """See Session.aclose. A CLI that is not at rest is not asked to leave, but terminated."""
         ask = self.state == "idle"
         self.state = "dead"
-        await self.process.aclose(ask=ask)
+        await self.cli.aclose(ask=ask)
         self.provider.sessions.discard(self)
-
-
-def process_refs(provider: LlmProvider) -> list[ProcessRef]:
-    """The processes of a provider all of whose sessions are ProcessSessions."""
-    live = [session.process for session in provider.sessions if isinstance(session, ProcessSession)]
-    return [ProcessRef(process.pid, process.start_time, sessions=1) for process in live]
 
 
 def json_object(line: bytes) -> dict[str, Any] | None:

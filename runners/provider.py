@@ -118,6 +118,9 @@ class Session(ABC):
     """One live conversation with a CLI. One task at a time uses it; `interrupt` and `aclose` may come from another."""
 
     state: SessionState = "starting"
+    turns: int = 0
+    model: str
+    process: ProcessRef
 
     @abstractmethod
     async def prepare(self, options: SessionOptions) -> None:
@@ -150,6 +153,8 @@ class LlmProvider(ABC):
     kind: ClassVar[str]
     display_name: ClassVar[str]
     settings_type: ClassVar[type[RunnerSettings]]
+    by_name_only: ClassVar[bool] = False
+    """Never a default, never found by a bare model name, not counted in health: what answers is no model."""
 
     def __init__(self, name: str, settings: RunnerSettings, *, state_dir: Path) -> None:
         self.name = name
@@ -179,9 +184,9 @@ class LlmProvider(ABC):
     async def open(self) -> Session:
         """Starts a blank session for `default_model`; raises NotInstalledError, DeadlineExceededError, ..."""
 
-    @abstractmethod
     def processes(self) -> list[ProcessRef]:
         """The live CLI processes."""
+        return list({session.process.pid: session.process for session in self.sessions}.values())
 
     def with_model(self, model: str) -> Self:
         """The same runner with another default model."""

@@ -5,6 +5,7 @@ two differ the comment says so. The driver is ClaudeProvider and ClaudeSession; 
 `runners.providers.claude_events`.
 """
 
+import itertools
 import json
 import re
 import time
@@ -20,8 +21,8 @@ from runners.errors import (
     RunnerError,
 )
 from runners.messages import ChatMessage, ImagePart, ModelInfo, TextPart
-from runners.process_session import ProcessSession, json_object, process_refs
-from runners.provider import Capabilities, Health, LlmProvider, ProcessRef, Sampling, SessionOptions
+from runners.process_session import ProcessSession, json_object
+from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
 from runners.providers.claude_events import ClaudeTranslator, not_logged_in
 from runners.settings import ClaudeSettings
 from runners.wire.deadlines import TurnDeadlines, within
@@ -46,7 +47,11 @@ _ARGUMENTS = [
 _ENVIRONMENT = {
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # `@file` stays text
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # else a broken stream is asked for again, and text doubles
-    "CLAUDE_CODE_MAX_RETRIES": "0",  # ten by default, three silent minutes: retries are the daemon's
+    # Ten by default, three silent minutes. Retries are ours to make, but without one of its own the CLI never says
+    # how long its vendor asked to wait: it announces the retry before it waits, and the translator ends the turn there.
+    "CLAUDE_CODE_MAX_RETRIES": "1",
+    "DISABLE_COMPACT": "1",  # else a long conversation is silently replaced by a summary
+    "CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "100000000",  # else the CLI's own estimate refuses a long prompt
     "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
     "CLAUDE_CODE_DISABLE_THINKING": "1",  # until a request asks for it, see `prepare`
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
@@ -128,9 +133,6 @@ class ClaudeProvider(LlmProvider):
         )
         return ClaudeSession(self, process)
 
-    def processes(self) -> list[ProcessRef]:
-        return process_refs(self)
-
 
 class ClaudeSession(ProcessSession):
     """A `claude` process and its one conversation.
@@ -142,6 +144,7 @@ class ClaudeSession(ProcessSession):
     def __init__(self, provider: ClaudeProvider, process: CliProcess) -> None:
         super().__init__(provider, process)
         self._requests = 0
+        self._injected = 0
         self._flags: dict[str, str] = {}
         self._last: ClaudeTranslator | None = None
 
@@ -190,7 +193,11 @@ class ClaudeSession(ProcessSession):
     async def _inject(self, role: str, blocks: list[dict[str, Any]]) -> None:
         """Adds a message of the past without asking the model."""
         if role == "assistant":
-            await self.send(_line("assistant", blocks))
+            # Without an id of its own old merges it with its neighbours.
+            self._injected += 1
+            message = {"id": f"msg_history_{self._injected}", "type": "message", "model": self.model}
+            line = _line("assistant", blocks)
+            await self.send(line | {"message": message | line["message"]})
             return
         await self.send(_line("user", blocks) | {"shouldQuery": False})
         # Without this wait the order of the history is scrambled.
@@ -245,16 +252,17 @@ def _line(role: str, blocks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _turns(messages: list[ChatMessage]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The conversation as alternating (role, content blocks): neighbours of one role become one message."""
+    """The conversation as alternating (role, content blocks): neighbours of one role become one message.
+
+    Text that is only white space is no content: the CLI drops it, and so does its vendor.
+    """
     turns: list[tuple[str, list[dict[str, Any]]]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
         blocks = list(_blocks(message))
-        if not blocks:
-            continue
-        if turns and turns[-1][0] == role:
+        if blocks and turns and turns[-1][0] == role:
             turns[-1][1].extend(blocks)
-        else:
+        elif blocks:
             turns.append((role, blocks))
     if not turns or turns[-1][0] != "user":
         raise InvalidRequestError("messages: the last one is empty")
@@ -263,26 +271,32 @@ def _turns(messages: list[ChatMessage]) -> list[tuple[str, list[dict[str, Any]]]
 
 def _blocks(message: ChatMessage) -> Iterator[dict[str, Any]]:
     if message.role == "tool":
-        content = [_block(part) for part in message.parts]
         yield {
             "type": "tool_result",
             "tool_use_id": message.tool_call_id,
-            "content": content,
+            "content": list(_content(message)),
             "is_error": message.is_error,
         }
         return
-    for part in message.parts:
-        if isinstance(part, ImagePart) or part.text:
-            yield _block(part)
-        if message.role == "user" and isinstance(part, TextPart) and part.text.lstrip().startswith("/"):
-            # `/word` alone would be a command. With a second block it is text, and the CLI drops a block that is
-            # only white space.
+    for block in _content(message):
+        yield block
+        if message.role == "user" and block.get("text", "").lstrip().startswith("/"):
+            # `/word` alone would be a command. Before a second block it is text, and that block is dropped again.
             yield {"type": "text", "text": "\n"}
     for call in message.tool_calls:
         yield {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
 
 
-def _block(part: TextPart | ImagePart) -> dict[str, Any]:
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}
+def _content(message: ChatMessage) -> Iterator[dict[str, Any]]:
+    """The parts as blocks. Text parts side by side are one block, for one of white space alone would be dropped."""
+    for is_text, parts in itertools.groupby(message.parts, key=lambda part: isinstance(part, TextPart)):
+        if is_text:
+            text = "".join(part.text for part in parts if isinstance(part, TextPart))
+            yield from [{"type": "text", "text": text}] if text.strip() else []
+        else:
+            for part in parts:
+                assert isinstance(part, ImagePart)
+                yield {
+                    "type": "image",
+                    "source": {"type": "base64", "media_type": part.media_type, "data": part.data},
+                }

@@ -11,7 +11,6 @@ from typing import Any
 
 from runners.errors import (
     AuthExpiredError,
-    CancelledByClientError,
     ContextOverflowError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -21,6 +20,7 @@ from runners.errors import (
     PermissionDeniedError,
     QuotaExhaustedError,
     RateLimitedError,
+    RequestCancelledError,
     RunnerError,
     VendorError,
 )
@@ -32,6 +32,7 @@ Event = dict[str, Any]
 _STOP_REASONS = {
     "end_turn": "end_turn",
     "max_tokens": "length",
+    "model_context_window_exceeded": "length",
     "stop_sequence": "stop_sequence",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
@@ -49,9 +50,10 @@ def not_logged_in() -> NotAuthenticatedError:
 class ClaudeTranslator:
     """The events of one turn as chunks. `feed` raises the RunnerError of a failed turn; then, too, it has `ended`.
 
-    Only `result` ends a turn, with one exception: at `max_tokens` the CLI would ask its model to go on, with words
-    of its own, so the turn ends there and the process is of no further use (`is_clean` stays False).
-    `cost_before_usd` is what the process had spent before, for the CLI's total is cumulative.
+    Only `result` ends a turn, with two exceptions, after which the process is of no further use (`is_clean` stays
+    False): at `max_tokens` the CLI would ask its model to go on, with words of its own; and before it waits for a
+    retry, which is ours to make, it says for how long. `cost_before_usd` is what the process had spent before, for
+    the CLI's total is cumulative; `now` is Unix time in seconds.
     """
 
     def __init__(self, runner: str, *, cost_before_usd: float = 0.0, now: Callable[[], float] = time.time) -> None:
@@ -105,10 +107,11 @@ class ClaudeTranslator:
                 yield from self._shown(self._joiner.flush())
             case "message_delta":
                 self._message_usage |= {k: v for k, v in inner.get("usage", {}).items() if v is not None}
-                if inner["delta"].get("stop_reason") == "max_tokens":
+                reason = inner["delta"].get("stop_reason")
+                if _STOP_REASONS.get(reason) == "length":
                     self.ended = True
                     yield UsageReport(_usage(self._message_usage))
-                    yield Done("length", "max_tokens")
+                    yield Done("length", reason)
             case "message_stop":
                 self._message_open = False
             case other:
@@ -172,17 +175,25 @@ class ClaudeTranslator:
         match event.get("subtype"):
             case "init":
                 self._model = event.get("model", "")
-            case "api_retry" if not self._started:
-                yield Retrying(
-                    attempt=event["attempt"],
-                    max_attempts=event.get("max_retries"),
-                    delay_s=event["retry_delay_ms"] / 1000,
-                    error=_failure_of(event.get("error"), event.get("error_status"), "").kind,
-                )
-            case "status" | "thinking_tokens" | "model_refusal_no_fallback" | "api_retry":
+            case "api_retry":
+                yield from self._retry(event)
+            case "status" | "thinking_tokens" | "model_refusal_no_fallback":
                 pass
             case other:
                 self.unknown[f"system/{other}"] += 1
+
+    def _retry(self, event: Event) -> Iterator[ChatChunk]:
+        delay_s = event["retry_delay_ms"] / 1000
+        error = _failure_of(event.get("error"), event.get("error_status"), "")
+        if event["attempt"] > 0:
+            self.ended = True
+            # What is shorter is the CLI's own back-off, and no word of its vendor's.
+            if error.kind == "rate_limited" and delay_s >= 1:
+                error.retry_after_s = delay_s
+            raise error
+        if not self._started:
+            # Not one of its counted retries: it renews its login.
+            yield Retrying(attempt=1, max_attempts=None, delay_s=delay_s, error=error.kind)
 
     def _rate_limit(self, event: Event) -> Iterator[ChatChunk]:
         info = event.get("rate_limit_info") or {}
@@ -223,7 +234,7 @@ class ClaudeTranslator:
 
     def _cancelled(self, event: Event) -> Iterator[ChatChunk]:
         if not self._started:
-            raise CancelledByClientError("interrupted before the answer began")
+            raise RequestCancelledError("interrupted before the answer began")
         yield UsageReport(_usage(self._message_usage, self._cost(event)))
         yield Done("cancelled", event["terminal_reason"])
 
@@ -239,7 +250,7 @@ class ClaudeTranslator:
     def _error(self, result: Event, text: str) -> RunnerError:
         failure = self._failure
         status = result.get("api_error_status") or failure.get("api_error_status")
-        if result.get("terminal_reason") == "prompt_too_long":
+        if result.get("terminal_reason") in ("prompt_too_long", "blocking_limit"):
             tokens = _TOKENS.search(text)
             requested, limit = (int(tokens[1]), int(tokens[2])) if tokens else (None, None)
             return ContextOverflowError(text, requested_tokens=requested, max_tokens=limit)
@@ -251,7 +262,8 @@ class ClaudeTranslator:
 
 def _failure_of(error: str | None, status: int | None, text: str) -> RunnerError:  # noqa: PLR0911 the vendor's table
     """The vendor's table of errors. `error` alone is not enough: a plain 400 and an idle stream are `unknown`."""
-    message = text or f"claude failed ({error}, HTTP {status})"
+    answer = "no answer" if status is None else f"HTTP {status}"
+    message = text or f"claude's request to its vendor failed: {answer} ({error})"
     if error == "authentication_failed" and status is None:
         return not_logged_in()
     if status == 401:

@@ -11,8 +11,8 @@ from typing import Any
 
 from runners.errors import DeadlineExceededError, RunnerError
 from runners.messages import ChatMessage, ModelInfo, Usage
-from runners.process_session import ProcessSession, process_refs
-from runners.provider import Capabilities, Health, LlmProvider, ProcessRef, Sampling, SessionOptions
+from runners.process_session import ProcessSession
+from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
 from runners.settings import EchoSettings
 from runners.stream import ChatChunk, Done, Start, SurrogateJoiner, Text, UsageReport
 from runners.wire.deadlines import TurnDeadlines, within
@@ -29,6 +29,7 @@ class EchoProvider(LlmProvider):
     kind = "echo"
     display_name = "Echo (no model)"
     settings_type = EchoSettings
+    by_name_only = True
 
     @property
     def vendor_default_model(self) -> str:
@@ -69,9 +70,6 @@ class EchoProvider(LlmProvider):
         argv = [python, "-I", "-S", str(_PROGRAM), *self.settings.args]
         process = await CliProcess.spawn(argv, env=environment, cwd=self.directory("cwd"))
         return EchoSession(self, process)
-
-    def processes(self) -> list[ProcessRef]:
-        return process_refs(self)
 
 
 class EchoTranslator:

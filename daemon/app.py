@@ -1,0 +1,78 @@
+"""The daemon as a program: put together from its parts, run until it is told to end."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import structlog
+
+from daemon import __version__
+from daemon.config import Config
+from daemon.frontends.rpc import RpcFrontend
+from daemon.paths import private_directory, socket_path, state_directory
+from daemon.registry import Registry
+from daemon.service import Service
+from daemon.supervisor import Supervisor
+from daemon.unix_socket import Instance
+
+_log = structlog.get_logger()
+
+
+def serve(config: Config, socket: Path | None) -> None:
+    """Serves until SIGTERM, SIGINT or `shutdown`. Raises DaemonError when it cannot start."""
+    state_dir = private_directory(state_directory())
+    path = socket or config.daemon.socket or socket_path()
+    with Instance(path) as instance:
+        asyncio.run(_Daemon(config, state_dir).run(instance, path))
+
+
+class _Daemon:
+    def __init__(self, config: Config, state_dir: Path) -> None:
+        self._config = config
+        self._state_dir = state_dir
+        self._asked_to_end = 0
+        self._end = asyncio.Event()
+        self._force = asyncio.Event()
+
+    async def run(self, instance: Instance, path: Path) -> None:
+        assert instance.socket is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ask_to_end)
+        registry = Registry(self._config, self._state_dir)
+        supervisor = Supervisor(registry)
+        service = Service(registry, supervisor)
+        rpc = RpcFrontend(service, self._ask_to_end, self._config.daemon.parse_cap_bytes)
+        try:
+            supervisor.start()
+            await rpc.start(instance.socket)
+            _log.info(
+                "daemon.ready",
+                version=__version__,
+                socket=str(path),
+                config=str(self._config.path),
+                runners=list(registry.runners),
+            )
+            await self._end.wait()
+            await self._drain(service)
+        finally:
+            await rpc.aclose()
+            await supervisor.aclose()
+            await registry.aclose()
+            _log.info("daemon.ended")
+
+    def _ask_to_end(self) -> None:
+        """The first time running chats may end by themselves; the second time they are cut."""
+        (self._force if self._end.is_set() else self._end).set()
+
+    async def _drain(self, service: Service) -> None:
+        _log.info("daemon.draining", limit_s=self._config.daemon.drain_s)
+        forced = asyncio.create_task(self._force.wait())
+        drained = asyncio.create_task(service.drain(self._config.daemon.drain_s))
+        await asyncio.wait([forced, drained], return_when=asyncio.FIRST_COMPLETED)
+        in_time = drained.done() and drained.result()
+        for task in (forced, drained):
+            task.cancel()
+        await asyncio.gather(forced, drained, return_exceptions=True)
+        if not in_time:
+            _log.warning("daemon.cut_chats")

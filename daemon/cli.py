@@ -1,0 +1,264 @@
+"""The `runnerd` command.
+
+Every answering command is one call on the socket and imports nothing heavy; `serve` and `config` load the daemon.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from daemon import __version__
+from daemon.client import Client
+from daemon.errors import CallError, DaemonError, NoDaemonError
+from daemon.paths import socket_path
+from daemon.unix_socket import lock_path
+
+EXIT_NO, EXIT_NO_DAEMON, EXIT_TRY_LATER, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 69, 75, 78, 130
+_EXITS = """\b
+Exit codes: 0 yes; 1 the answer is no, or the chat failed; 2 wrong usage;
+69 no daemon; 75 try again later; 78 the configuration is wrong."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@click.group(epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="runnerd")
+def main() -> None:
+    """One local daemon through which editors and scripts talk to the AI CLIs you are logged into."""
+
+
+def _answering(command: Command) -> Command:
+    """The options of every command that asks the daemon."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    path = click.option("--socket", type=click.Path(path_type=Path), help="The daemon's socket.")
+    return as_json(path(command))
+
+
+@main.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The runners.yaml to use.")
+@click.option("--socket", type=click.Path(path_type=Path), help="Where to listen.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def serve(config_path: Path | None, socket: Path | None, log_level: str) -> None:
+    """Run the daemon in the foreground. SIGTERM ends it when running chats have; a second one at once."""
+    config = _config(config_path)
+    from daemon import app, logs
+
+    logs.configure(log_level)
+    with _reported(as_json=False):
+        app.serve(config, socket)
+
+
+@main.command()
+@click.argument("prompt", required=False)
+@click.option("-m", "--model", help="A runner, runner:model, or an alias. Without it the default runner answers.")
+@click.option("-s", "--system", help="The system prompt.")
+@_answering
+def chat(prompt: str | None, model: str | None, system: str | None, socket: Path | None, *, as_json: bool) -> None:
+    """Ask a model; the answer streams to stdout. Without PROMPT it is read from stdin.
+
+    A PROMPT that begins with a dash goes behind `--`. With --json the whole answer comes as one object.
+    """
+    if prompt is None:
+        if sys.stdin.isatty():
+            raise click.UsageError("give a PROMPT, or pipe one in")
+        prompt = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    messages = [{"role": "system", "content": system}] if system else []
+    request = {"model": model, "messages": [*messages, {"role": "user", "content": prompt}]}
+    with _reported(as_json=as_json), Client(socket or socket_path()) as client:
+        if as_json:
+            _print_json(client.call("chat", **request, stream=False))
+        else:
+            _print_answer(client.chat(request))
+
+
+@main.command()
+@click.argument("runner", required=False)
+@click.option("--deep", is_flag=True, help="Ask each model for a real answer. That may cost money.")
+@_answering
+def health(runner: str | None, socket: Path | None, *, deep: bool, as_json: bool) -> None:
+    """Say whether RUNNER, or any runner, can answer, and what mends one that cannot."""
+    answer = _ask(socket, "health", as_json=as_json, runner=runner, deep=deep)
+    if not as_json:
+        columns = ("name", "state", "version", "detail", "hint", "age_s")
+        _print_table(columns, answer["runners"])
+    sys.exit(0 if answer["ok"] else EXIT_NO)
+
+
+@main.command()
+@_answering
+def models(socket: Path | None, *, as_json: bool) -> None:
+    """List the models, by the names to use with -m."""
+    answer = _ask(socket, "models", as_json=as_json)
+    if not as_json:
+        _print_table(("id", "context_window", "max_output_tokens"), answer["models"])
+
+
+@main.command()
+@_answering
+def runners(socket: Path | None, *, as_json: bool) -> None:
+    """List the runners and what each can do."""
+    answer = _ask(socket, "runners", as_json=as_json)
+    if not as_json:
+        rows = [row | {"can": _abilities(row["capabilities"])} for row in answer["runners"]]
+        _print_table(("name", "kind", "state", "default_model", "can"), rows)
+
+
+@main.command()
+@_answering
+def status(socket: Path | None, *, as_json: bool) -> None:
+    """Show the daemon, what runs in it and the CLI processes it keeps."""
+    answer = _ask(socket, "status", as_json=as_json)
+    if not as_json:
+        memory = f"{answer['memory_bytes'] / 1e6:.0f} MB with its CLIs"
+        click.echo(f"runnerd {answer['version']}, pid {answer['pid']}, up {answer['uptime_s']:.0f} s, {memory}\n")
+        _print_table(("name", "state", "running", "queued"), answer["runners"])
+        workers = [{"runner": row["name"]} | worker for row in answer["runners"] for worker in row["workers"]]
+        if workers:
+            click.echo()
+            _print_table(("runner", "state", "model", "pid", "age_s", "turns", "memory_bytes"), workers)
+
+
+@main.command()
+@_answering
+def stop(socket: Path | None, *, as_json: bool) -> None:
+    """End the daemon, once running chats have ended, and wait for that."""
+    path = socket or socket_path()
+    _ask(path, "shutdown", as_json=as_json)
+    Client.wait_for_end(lock_path(path))
+
+
+@main.group()
+def config() -> None:
+    """Look at the configuration. No daemon is needed."""
+
+
+@config.command("check")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The runners.yaml to check.")
+def config_check(config_path: Path | None) -> None:
+    """Say whether runners.yaml is right, and where it is not."""
+    loaded = _config(config_path)
+    click.echo(f"{loaded.path}: right, {len(loaded.runners)} runners ({', '.join(loaded.runners)})")
+
+
+@config.command("path")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The runners.yaml to use.")
+def config_path_command(config_path: Path | None) -> None:
+    """Print which runners.yaml is in force."""
+    from daemon.config import find_config
+
+    with _config_errors():
+        click.echo(find_config(config_path))
+
+
+def _config(path: Path | None) -> Any:
+    from daemon.config import find_config, load_config
+
+    with _config_errors():
+        return load_config(find_config(path))
+
+
+@contextmanager
+def _config_errors() -> Iterator[None]:
+    from runners.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        click.echo(error.message, err=True)
+        sys.exit(EXIT_CONFIG)
+
+
+def _ask(socket: Path | None, method: str, *, as_json: bool, **params: Any) -> Any:
+    with _reported(as_json=as_json), Client(socket or socket_path()) as client:
+        answer = client.call(method, **params)
+    if as_json:
+        _print_json(answer)
+    return answer
+
+
+@contextmanager
+def _reported(*, as_json: bool) -> Iterator[None]:
+    """Failures as one message on stderr (with `as_json` as an object on stdout) and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Our reader has seen enough. Nothing more can be written, so stdout must not be flushed at exit.
+        sys.stdout = None
+        sys.exit(EXIT_NO)
+    except DaemonError as error:
+        data = error.data if isinstance(error, CallError) else {}
+        if as_json:
+            _print_json({"error": {"message": str(error)} | data})
+        else:
+            click.echo(f"runnerd: {error}" + (f"\n{data['hint']}" if data.get("hint") else ""), err=True)
+            if data.get("stderr_tail"):
+                click.echo(f"the CLI's last words:\n{data['stderr_tail']}", err=True)
+        if isinstance(error, NoDaemonError):
+            sys.exit(EXIT_NO_DAEMON)
+        sys.exit(EXIT_TRY_LATER if data.get("retryable") else EXIT_NO)
+
+
+def _print_answer(chunks: Iterator[dict[str, Any]]) -> None:
+    """Text to stdout as it comes; what else a person should know to stderr."""
+    last = "\n"
+    for chunk in chunks:
+        match chunk["type"]:
+            case "text":
+                # A lone surrogate has no UTF-8 form.
+                sys.stdout.buffer.write(chunk["chunk"].encode(errors="replace"))
+                sys.stdout.buffer.flush()
+                last = chunk["chunk"][-1:] or last
+            case "warning":
+                click.secho(f"runnerd: {chunk['message']}", err=True, fg="yellow")
+            case "retrying":
+                click.secho(f"runnerd: {chunk['error']}, trying again in {chunk['delay_s']} s", err=True, fg="yellow")
+            case "done" if chunk["stop_reason"] != "end_turn":
+                click.secho(f"\nrunnerd: the answer ended with {chunk['stop_reason']}", err=True, fg="yellow")
+    if last != "\n" and sys.stdout.isatty():
+        click.echo()
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def _print_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Behind a pipe nothing is cut: a line is as long as it must be.
+    console = Console() if sys.stdout.isatty() else Console(width=10_000)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.removesuffix("_s").removesuffix("_bytes").replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(column, row[column]), style=_style(row[column])) for column in columns))
+    console.print(table)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if column.endswith("_s"):
+        return f"{value:.0f} s"
+    return f"{value / 1e6:.0f} MB" if column.endswith("_bytes") else str(value)
+
+
+def _style(value: Any) -> str:
+    return (
+        {"ready": "green", "degraded": "yellow", "unavailable": "red"}.get(value, "") if isinstance(value, str) else ""
+    )
+
+
+def _abilities(capabilities: dict[str, Any]) -> str:
+    return ", ".join(name.replace("_", " ") for name, value in capabilities.items() if value is True)

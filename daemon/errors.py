@@ -1,0 +1,32 @@
+"""What can go wrong around the daemon itself. What goes wrong in a chat is `runners.errors`."""
+
+from typing import Any
+
+
+class DaemonError(Exception):
+    """The message is for a person, and says what to do."""
+
+
+class UnsafeDirectoryError(DaemonError):
+    """The directory of the socket could be tampered with by others."""
+
+
+class AlreadyRunningError(DaemonError):
+    """Another daemon serves the socket."""
+
+
+class NoDaemonError(DaemonError):
+    """Nobody answers on the socket."""
+
+
+class ConnectionLostError(DaemonError):
+    """The daemon went away in the middle of a call."""
+
+
+class CallError(DaemonError):
+    """The daemon answered a call with an error: `data` is the RunnerError's fields where there is one."""
+
+    def __init__(self, code: int, message: str, data: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data or {}

@@ -1,0 +1,56 @@
+"""Where things are: the socket, the state, the configuration. Light, for every command starts here."""
+
+import os
+import stat
+from pathlib import Path
+
+from platformdirs import user_config_path, user_runtime_path, user_state_path
+
+from daemon.errors import UnsafeDirectoryError
+
+_APP = "runnerd"
+_SOCKET = "runnerd.sock"
+
+
+def state_directory() -> Path:
+    """What outlives the daemon: the runners' private directories."""
+    return user_state_path(_APP)
+
+
+def socket_path() -> Path:
+    """The socket that clients and daemon agree on without being told."""
+    # Without the variable platformdirs may name a directory that others can write to.
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        return user_runtime_path(_APP) / _SOCKET
+    return state_directory() / "run" / _SOCKET
+
+
+def named_config() -> Path | None:
+    """The runners.yaml that the environment names."""
+    named = os.environ.get("RUNNERD_CONFIG")
+    return Path(named) if named else None
+
+
+def user_config() -> Path:
+    """The user's own runners.yaml. Never one of the current directory: a checkout must not configure a daemon."""
+    return user_config_path(_APP) / "runners.yaml"
+
+
+def built_in_config() -> Path:
+    """The runners.yaml of this project: beside the package when installed, above it in a checkout."""
+    here = Path(__file__).parent
+    installed = here / "runners.yaml"
+    return installed if installed.exists() else here.parent / "runners.yaml"
+
+
+def private_directory(path: Path) -> Path:
+    """Makes `path` 0700, or makes sure that it is: ours, no symlink, closed to others. Raises UnsafeDirectoryError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnsafeDirectoryError(f"{path} is not a directory (a symbolic link will not do)")
+    if found.st_uid != os.getuid():
+        raise UnsafeDirectoryError(f"{path} belongs to another user (uid {found.st_uid})")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise UnsafeDirectoryError(f"{path} is open to others: chmod 700 {path}")
+    return path

@@ -1,0 +1,65 @@
+"""Names to runners: which provider, and which of its models, a client means."""
+
+import difflib
+from pathlib import Path
+
+from daemon.config import Config
+from runners.errors import ModelNotFoundError
+from runners.kinds import provider_class
+from runners.provider import LlmProvider
+
+
+class Registry:
+    """The configured runners, built once; `state_dir` holds a private directory for each."""
+
+    def __init__(self, config: Config, state_dir: Path) -> None:
+        self.runners: dict[str, LlmProvider] = {}
+        self._aliases = config.aliases
+        for name, settings in config.runners.items():
+            self.runners[name] = provider_class(settings.kind)(name, settings, state_dir=state_dir / "runners" / name)
+        eligible = [name for name, runner in self.runners.items() if not runner.by_name_only]
+        self._default = config.default or next(iter(eligible), None)
+
+    def runner(self, name: str) -> LlmProvider:
+        """The runner of that name; ModelNotFoundError with the names there are."""
+        if name not in self.runners:
+            raise ModelNotFoundError(f"there is no runner {name!r}", hint=self._nearest(name, list(self.runners)))
+        return self.runners[name]
+
+    def resolve(self, reference: str | None) -> tuple[LlmProvider, str]:
+        """The runner and the vendor's model name for an alias, `runner:model`, `runner`, a bare model, or nothing.
+
+        Split at the first colon only: a model's own name may have more. A model behind a runner's name goes to the
+        vendor as it is; what nobody knows is ModelNotFoundError with the nearest names.
+        """
+        if reference is None:
+            if self._default is None:
+                raise ModelNotFoundError("the request names no model, and no runner may be a default")
+            reference = self._default
+        reference = self._aliases.get(reference, reference)
+        name, _, model = reference.partition(":")
+        if name in self.runners:
+            return self.runners[name], model or self.runners[name].default_model
+        for runner in self.runners.values():
+            if not runner.by_name_only and reference in (info.model for info in runner.available_models()):
+                return runner, reference
+        raise ModelNotFoundError(f"nobody serves the model {reference!r}", hint=self._nearest(reference, self._names()))
+
+    def _names(self) -> list[str]:
+        models = [
+            spelling
+            for name, runner in self.runners.items()
+            for info in runner.available_models()
+            for spelling in (f"{name}:{info.model}", info.model)
+        ]
+        return [*self._aliases, *self.runners, *models]
+
+    @staticmethod
+    def _nearest(wanted: str, names: list[str]) -> str:
+        near = difflib.get_close_matches(wanted, names, n=3)
+        return f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names)}"
+
+    async def aclose(self) -> None:
+        """Closes every runner's sessions."""
+        for runner in self.runners.values():
+            await runner.aclose()

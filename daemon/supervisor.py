@@ -1,0 +1,98 @@
+"""What is known of each runner's health: probes, how old they are, and what real chats showed since.
+
+Owns the probe tasks. A probe runs at start and when somebody asks; there is no timer.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from daemon.registry import Registry
+from runners.errors import RunnerError
+from runners.provider import Health, LlmProvider
+
+STALE_S = 60.0
+FIRST_PROBE_S = 5.0
+_CHAT_PROVES = ("not_installed", "not_authenticated", "auth_expired")
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A runner's health, and the monotonic time at which it was seen."""
+
+    health: Health
+    at_s: float
+
+
+class Supervisor:
+    """Keeps the evidence. `clock` is monotonic seconds."""
+
+    def __init__(self, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._evidence: dict[str, Evidence] = {}
+        self._probes: dict[str, asyncio.Task[None]] = {}
+
+    def start(self) -> None:
+        """Begins the first probe of every runner."""
+        for runner in self._registry.runners.values():
+            self._probe(runner)
+
+    async def health(self, runner: LlmProvider) -> tuple[Health | None, float | None]:
+        """What is known and its age in seconds; (None, None) when a first probe takes too long.
+
+        Good evidence is shown as it is, and looked at again when it is old. Bad evidence is what a user is just
+        mending, so it waits for a new probe, as a first look does, for at most 5 s.
+        """
+        known = self._evidence.get(runner.name)
+        if known is None or known.health.state != "ready":
+            await asyncio.wait([self._probe(runner)], timeout=FIRST_PROBE_S)
+            known = self._evidence.get(runner.name)
+        elif self._clock() - known.at_s > STALE_S:
+            self._probe(runner)
+        return (None, None) if known is None else (known.health, self._clock() - known.at_s)
+
+    def known(self, name: str) -> Health | None:
+        """What is known now, without asking anybody."""
+        evidence = self._evidence.get(name)
+        return None if evidence is None else evidence.health
+
+    def succeeded(self, name: str) -> None:
+        """A chat was answered: whatever was wrong is mended."""
+        known = self.known(name)
+        self._learn(name, replace(known or Health("ready"), state="ready", reason=None, detail=None, hint=None))
+
+    def failed(self, name: str, error: RunnerError) -> None:
+        """A chat failed: only what says that the next will fail too counts here."""
+        if error.kind in _CHAT_PROVES:
+            known = self.known(name)
+            version = known.version if known else None
+            self._learn(name, replace(Health.unavailable(error), version=version))
+
+    async def aclose(self) -> None:
+        """Ends the probes that still run."""
+        probes = list(self._probes.values())
+        for probe in probes:
+            probe.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
+
+    def _probe(self, runner: LlmProvider) -> "asyncio.Task[None]":
+        if runner.name not in self._probes:
+            task = asyncio.create_task(self._run_probe(runner), name=f"probe-{runner.name}")
+            self._probes[runner.name] = task
+            task.add_done_callback(lambda _: self._probes.pop(runner.name, None))
+        return self._probes[runner.name]
+
+    async def _run_probe(self, runner: LlmProvider) -> None:
+        self._learn(runner.name, await runner.health_check())
+
+    def _learn(self, name: str, health: Health) -> None:
+        before = self.known(name)
+        self._evidence[name] = Evidence(health, self._clock())
+        if before is None or before.state != health.state:
+            _log.info("runner.health", runner=name, state=health.state, reason=health.reason, version=health.version)

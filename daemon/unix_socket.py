@@ -1,0 +1,102 @@
+"""The daemon's place on the file system: one instance, its socket, and who is at the other end."""
+
+import fcntl
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from daemon.errors import AlreadyRunningError, DaemonError
+from daemon.paths import private_directory
+
+_PATH_CAP_BYTES = 104 if sys.platform == "darwin" else 108
+
+
+class Instance:
+    """The right to serve a socket, and the socket itself, bound 0600 in a directory that is ours alone.
+
+    A lock beside the socket makes sure that there is one daemon; it goes when its holder dies, however it dies. A
+    socket file that nobody answers on is what a killed daemon left, and is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: int | None = None
+        self.socket: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        if len(os.fsencode(self._path)) >= _PATH_CAP_BYTES:
+            raise DaemonError(f"the socket's path is longer than the system allows: {self._path}; give a shorter one")
+        private_directory(self._path.parent)
+        self._lock = os.open(lock_path(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._take_lock(self._lock)
+            self._remove_stale_socket()
+            self.socket = self._bind()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self.socket is not None
+        assert self._lock is not None
+        self.socket.close()
+        self._path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def _take_lock(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 32, 0).decode().strip() or "unknown"
+            raise AlreadyRunningError(
+                f"a daemon (pid {holder}) serves {self._path} already: stop it with `runnerd stop`"
+            ) from None
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _remove_stale_socket(self) -> None:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(os.fspath(self._path))
+            except FileNotFoundError:
+                return
+            except ConnectionRefusedError:
+                self._path.unlink()
+                return
+            except OSError as error:
+                raise DaemonError(f"{self._path} is in the way: {error.strerror}; remove it") from error
+        raise AlreadyRunningError(f"another program answers on {self._path}")
+
+    def _bind(self) -> socket.socket:
+        bound = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            bound.bind(os.fspath(self._path))
+        except OSError as error:
+            bound.close()
+            raise DaemonError(f"cannot listen on {self._path}: {error.strerror}") from error
+        finally:
+            os.umask(before)
+        return bound
+
+
+def lock_path(path: Path) -> Path:
+    """The lock that the daemon of a socket holds as long as it lives."""
+    return path.with_suffix(".lock")
+
+
+def peer_uid(connected: socket.socket) -> int:
+    """The user id of the process at the other end of a Unix socket."""
+    if sys.platform == "linux":
+        credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[1])
+    # macOS: LOCAL_PEERCRED at level SOL_LOCAL gives a struct xucred: its version, then the uid.
+    credentials = connected.getsockopt(0, 1, struct.calcsize("2I"))
+    return int(struct.unpack("2I", credentials)[1])
