@@ -1,0 +1,60 @@
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runners.providers.claude import TESTED_VERSIONS
+from tests.live.install import claude_binary
+from tests.world import World
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A private place for the test's processes and files; fails when a process is left in it."""
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def no_leaks() -> AsyncIterator[None]:
+    """Fails when the test leaves a task, a file descriptor or a child process behind."""
+    tasks, descriptors = asyncio.all_tasks(), _descriptors()
+    yield
+    left = {task for task in asyncio.all_tasks() - tasks if not task.done()}
+    assert not left, f"tasks left behind: {left}"
+    # A transport closes its pipe in the loop's next round.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert _descriptors() <= descriptors, f"left open: {_descriptors() - descriptors}"
+    assert not psutil.Process().children(recursive=True), "child processes left behind"
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    found = set()
+    for entry in Path("/dev/fd").iterdir():
+        try:
+            found.add((entry.name, str(entry.readlink())))
+        except OSError:
+            continue  # the descriptor of this very listing
+    return found
+
+
+@pytest.fixture(params=TESTED_VERSIONS)
+def claude(request: pytest.FixtureRequest) -> Path:
+    """The real claude, in each pinned version."""
+    return real_claude(request.param)
+
+
+def real_claude(version: str) -> Path:
+    """The pinned binary. Where it is missing the test is skipped, and fails where a skip would hide the hole."""
+    binary = claude_binary(version)
+    if binary is None:
+        missing = f"the real claude {version} is NOT TESTED: run `make clis`"
+        if os.environ.get("RUNNERD_REQUIRE_CLIS"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return binary
