@@ -49,9 +49,7 @@ class World:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def runnerd(
-        self, *arguments: str, stdin: bytes = b"", timeout_s: float = 60
-    ) -> "subprocess.CompletedProcess[bytes]":
+    def runnerd(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         """Runs a `runnerd` command to its end."""
         command = [sys.executable, "-m", "runnerd", *arguments]
         return subprocess.run(command, env=self.env, input=stdin, capture_output=True, timeout=60, check=False)
