@@ -1,12 +1,11 @@
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from runners.providers.claude import TESTED_VERSIONS
+from runners.testing import leaves_nothing
 from tests.live.install import claude_binary
 from tests.world import World
 
@@ -22,25 +21,8 @@ def world() -> Iterator[World]:
 @pytest.fixture
 async def no_leaks() -> AsyncIterator[None]:
     """Fails when the test leaves a task, a file descriptor or a child process behind."""
-    tasks, descriptors = asyncio.all_tasks(), _descriptors()
-    yield
-    left = {task for task in asyncio.all_tasks() - tasks if not task.done()}
-    assert not left, f"tasks left behind: {left}"
-    # A transport closes its pipe in the loop's next round.
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert _descriptors() <= descriptors, f"left open: {_descriptors() - descriptors}"
-    assert not psutil.Process().children(recursive=True), "child processes left behind"
-
-
-def _descriptors() -> set[tuple[str, str]]:
-    found = set()
-    for entry in Path("/dev/fd").iterdir():
-        try:
-            found.add((entry.name, str(entry.readlink())))
-        except OSError:
-            continue  # the descriptor of this very listing
-    return found
+    async with leaves_nothing():
+        yield
 
 
 @pytest.fixture(params=TESTED_VERSIONS)

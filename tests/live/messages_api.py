@@ -175,6 +175,18 @@ class MessagesApi:
             await self._arrived.wait_for(lambda: len(self.requests) >= n)
         return self.requests[n - 1]
 
+    async def forget(self) -> None:
+        """Drop what was received and what is still queued, once every connection has ended. Waits without bound.
+
+        What a killed client sent with its last breath is read before that, so it is forgotten too.
+        """
+        while self._runner.server is not None and self._runner.server.connections:
+            await asyncio.sleep(0.005)
+        self.requests.clear()
+        self.others.clear()
+        self._scripted.clear()
+        self.answer = None
+
     async def __aenter__(self) -> Self:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()

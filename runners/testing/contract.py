@@ -1,0 +1,312 @@
+"""The provider contract as a kit: numbered checks that any runner can be put to.
+
+Each is given a fresh Subject (a provider and the world that answers it) and fails with an AssertionError. With pytest:
+`@pytest.mark.parametrize("contract", CONTRACTS)`, then `async with leaves_nothing(): await contract(subject)`.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from runners.errors import NotInstalledError, RunnerError, UnsupportedError
+from runners.messages import ChatRequest
+from runners.process_session import Translator
+from runners.provider import LlmProvider
+from runners.stream import ChatChunk, ChatStream, Done, OrderChecker, Start, Text, UsageReport, Warn, fold
+
+CLOSE_S = 10.0
+"""How long anything may take to end; generous, for a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a model API received: its system prompt, its messages as (role, text), our knobs by name, images' data."""
+
+    system: str
+    messages: list[tuple[str, str]]
+    knobs: dict[str, Any] = field(default_factory=dict)
+    images: list[str] = field(default_factory=list)
+
+
+class Subject(ABC):
+    """A provider to be put to the contract, and the world behind its CLI."""
+
+    provider: LlmProvider
+
+    @abstractmethod
+    def answer(self, *pieces: str) -> ChatRequest:
+        """A request that will be answered with exactly these pieces of text; CLIs may cut them anew."""
+
+    @abstractmethod
+    def hold(self) -> ChatRequest:
+        """A request whose answer begins with some text and does not end until it is stopped."""
+
+    @abstractmethod
+    async def deliver(self, request: ChatRequest) -> Received:
+        """Lets the provider complete a request and tells what the model API received."""
+
+    @abstractmethod
+    def missing(self) -> LlmProvider:
+        """The same provider with a binary that does not exist."""
+
+    @abstractmethod
+    def translator(self) -> Translator:
+        """A new translator of the provider's."""
+
+
+def request(text: str, **fields: Any) -> ChatRequest:
+    """A chat request of one user message."""
+    return ChatRequest.model_validate({"messages": [{"role": "user", "content": text}], **fields})
+
+
+async def _chunks(stream: ChatStream) -> list[ChatChunk]:
+    async with asyncio.timeout(CLOSE_S * 6), stream:
+        return [chunk async for chunk in stream]
+
+
+async def _first_text(stream: ChatStream) -> None:
+    async with asyncio.timeout(CLOSE_S * 6):
+        while not isinstance(await anext(stream), Text):
+            pass
+
+
+async def c01_chunks_come_in_order_and_join_to_the_exact_text(subject: Subject) -> None:
+    """start, text, usage when claimed, done; the texts joined are the answer."""
+    pieces = ["Hél", "lo\n\n", "  wor", "ld \u2028 \U0001f642 ", "-- \x00 \\ \"'", " end\n"]
+    chunks = await _chunks(subject.provider.complete_stream(subject.answer(*pieces)))
+    order = OrderChecker()
+    for chunk in chunks:
+        order.feed(chunk)
+    assert order.ended
+    assert "".join(chunk.chunk for chunk in chunks if isinstance(chunk, Text)) == "".join(pieces)
+    start = next(chunk for chunk in chunks if isinstance(chunk, Start))
+    assert start.runner == subject.provider.name
+    assert start.model
+    assert start.message_id
+    done = chunks[-1]
+    assert isinstance(done, Done)
+    assert done.stop_reason == "end_turn"
+    reports = [chunk.usage for chunk in chunks if isinstance(chunk, UsageReport)]
+    claimed = subject.provider.capabilities().usage
+    assert bool(reports and reports[0].input_tokens and reports[0].output_tokens is not None) == claimed
+
+
+async def c02_complete_is_the_fold_of_the_stream(subject: Subject) -> None:
+    """Both ways give the same response, but for its id and what the vendor measured."""
+    asked = subject.answer("one ", "two ", "three")
+    whole = await subject.provider.complete(asked)
+    folded = await fold(subject.provider.complete_stream(asked))
+    same = [(r.content, r.model, r.runner, r.stop_reason, r.tool_calls, r.reasoning) for r in (whole, folded)]
+    assert same[0] == same[1]
+    assert whole.content == "one two three"
+
+
+async def c03_streaming_is_not_faked(subject: Subject) -> None:
+    """A runner that claims streaming shows text while the answer still goes on."""
+    if subject.provider.capabilities().streaming:
+        async with subject.provider.complete_stream(subject.hold()) as stream:
+            await _first_text(stream)
+
+
+async def c04_closing_a_stream_ends_its_turn_and_the_runner_goes_on(subject: Subject) -> None:
+    """A cancel is bounded, leaves no session, and the next chat works."""
+    stream = subject.provider.complete_stream(subject.hold())
+    await _first_text(stream)
+    async with asyncio.timeout(CLOSE_S):
+        await stream.aclose()
+        await stream.aclose()
+    assert not subject.provider.sessions
+    assert (await subject.provider.complete(subject.answer("again"))).content == "again"
+
+
+async def c05_cancelling_the_reader_stays_a_cancellation(subject: Subject) -> None:
+    """CancelledError comes out, and nothing is left of the turn."""
+    started = asyncio.Event()
+
+    async def read() -> None:
+        async with subject.provider.complete_stream(subject.hold()) as stream:
+            async for chunk in stream:
+                if isinstance(chunk, Text):
+                    started.set()
+
+    reader = asyncio.create_task(read())
+    async with asyncio.timeout(CLOSE_S * 6):
+        await started.wait()
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await reader
+    assert reader.cancelled()
+    assert not subject.provider.sessions
+
+
+async def c06_an_interrupt_ends_the_turn_as_cancelled(subject: Subject) -> None:
+    """`interrupt` lets the stream end in order, with done{cancelled}."""
+    if not subject.provider.capabilities().interrupt:
+        return
+    session = await subject.provider.open()
+    try:
+        asked = subject.hold()
+        await session.prepare(subject.provider.session_options(asked))
+        async with session.turn(asked.conversation, subject.provider.sampling(asked)) as stream:
+            await _first_text(stream)
+            await session.interrupt()
+            async with asyncio.timeout(CLOSE_S):
+                *_, last = [chunk async for chunk in stream]
+        assert isinstance(last, Done)
+        assert last.stop_reason == "cancelled"
+    finally:
+        await session.aclose()
+
+
+async def c07_a_session_holds_its_conversation(subject: Subject) -> None:
+    """A second turn sends what is new alone, and is answered."""
+    session = await subject.provider.open()
+    try:
+        first, second = subject.answer("first"), subject.answer("second")
+        await session.prepare(subject.provider.session_options(first))
+        sampling = subject.provider.sampling(first)
+        assert (await fold(session.turn(first.conversation, sampling))).content == "first"
+        assert session.state == "idle"
+        assert (await fold(session.turn(second.conversation, sampling))).content == "second"
+        assert session.turns == 2
+    finally:
+        await session.aclose()
+
+
+async def c08_conversations_at_once_never_mix(subject: Subject) -> None:
+    """Each of four chats at once gets its own answer."""
+    texts = [f"answer {number} " * 20 for number in range(4)]
+    answers = await asyncio.gather(*(subject.provider.complete(subject.answer(text)) for text in texts))
+    assert [answer.content for answer in answers] == texts
+
+
+async def c09_a_missing_binary_is_said_before_the_stream_starts(subject: Subject) -> None:
+    """NotInstalledError with what mends it, and a health that says the same."""
+    provider = subject.missing()
+    error = await _raised(NotInstalledError, provider.complete(request("hello")))
+    assert error.hint
+    assert error.runner == provider.name
+    health = await provider.health_check()
+    assert (health.ok, health.reason) == (False, "not_installed")
+    assert health.hint
+
+
+async def c10_health_is_ready_when_a_chat_works(subject: Subject) -> None:
+    """A probe of the working subject says ready, and which version answers."""
+    health = await subject.provider.health_check()
+    assert health.state == "ready", health
+    assert health.version
+
+
+async def c11_closing_is_idempotent_also_in_the_middle_of_a_turn(subject: Subject) -> None:
+    """`aclose` of session and provider, twice and at once, is bounded; the stream then fails and does not hang."""
+    session = await subject.provider.open()
+    asked = subject.hold()
+    await session.prepare(subject.provider.session_options(asked))
+    stream = session.turn(asked.conversation, subject.provider.sampling(asked))
+    await _first_text(stream)
+    async with asyncio.timeout(CLOSE_S):
+        await asyncio.gather(session.aclose(), session.aclose(), subject.provider.aclose())
+        await session.aclose()
+        *_, last = [chunk async for chunk in stream]
+    assert last.type == "error"
+    assert session.state == "dead"
+    assert not subject.provider.sessions
+
+
+async def c12_unknown_events_are_ignored(subject: Subject) -> None:
+    """A vendor's new event brings no chunk, raises nothing and does not end the turn."""
+    translator = subject.translator()
+    for event in ({"type": "runnerd-never-heard-of"}, {"type": None}, {}, {"type": "system", "subtype": "novelty"}):
+        assert translator.feed(event) == []
+    assert not translator.ended
+
+
+async def c13_the_system_prompt_and_the_history_arrive_as_messages(subject: Subject) -> None:
+    """For a runner that claims them: the model API receives exactly the conversation."""
+    able = subject.provider.capabilities()
+    conversation = [
+        ("user", "one"),
+        ("assistant", "two "),
+        ("user", " three\n"),
+        ("assistant", "four"),
+        ("user", "five"),
+    ]
+    messages = [{"role": "system", "content": "Be brief."}]
+    messages += [{"role": role, "content": text} for role, text in conversation]
+    received = await subject.deliver(ChatRequest.model_validate({"messages": messages}))
+    if able.system_prompt == "replace":
+        assert received.system == "Be brief."
+    if able.history == "native":
+        assert received.messages == conversation
+
+
+async def c14_exact_text_means_exact(subject: Subject) -> None:
+    """Texts that CLIs like to treat as commands, files or options reach the model as they are."""
+    if not subject.provider.capabilities().exact_text:
+        return
+    texts = ["/help", "@/etc/passwd", "-p", "  two", "!ls", "#x", "a\r\nb\t", "\U0001f642\u2028 end \n"]
+    for text in texts:
+        received = await subject.deliver(request(text))
+        assert received.messages[-1] == ("user", text)
+
+
+async def c15_a_claimed_knob_arrives_and_another_is_warned_of(subject: Subject) -> None:
+    """What is claimed is on the wire; what is not gives a warning, and an error with `strict`."""
+    able = subject.provider.capabilities()
+    knobs: dict[str, Any] = {
+        "temperature": 0.25,
+        "top_p": 0.5,
+        "stop": ["END"],
+        "max_tokens": 321,
+        "reasoning_effort": "low",
+        "tools": [{"name": "f", "parameters": {"type": "object"}}],
+        "response_format": {"type": "json_object"},
+    }
+    for name, value in knobs.items():
+        asked = request("knob", **{name: value})
+        if getattr(able, name):
+            received = await subject.deliver(asked)
+            assert received.knobs.get(name) == value, f"{name}: the model API received {received.knobs}"
+            continue
+        warnings = [chunk.message for chunk in subject.provider.preflight(asked)]
+        assert any(name in warning for warning in warnings), f"{name}: neither claimed nor warned of"
+        await _raised(UnsupportedError, subject.provider.complete(asked.model_copy(update={"strict": True})))
+
+
+async def c16_images_arrive_or_are_refused(subject: Subject) -> None:
+    """An image is never silently dropped."""
+    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    image = {"type": "image", "media_type": "image/png", "data": pixel}
+    content = [{"type": "text", "text": "look"}, image]
+    asked = ChatRequest.model_validate({"messages": [{"role": "user", "content": content}]})
+    if subject.provider.capabilities().images:
+        assert (await subject.deliver(asked)).images == [pixel]
+    else:
+        await _raised(UnsupportedError, subject.provider.complete(asked))
+
+
+async def c17_a_warning_comes_before_the_answer(subject: Subject) -> None:
+    """An unknown field of a request is named, and the chat goes on."""
+    asked = subject.answer("warned").model_copy(update={"colour": "blue"})
+    first, *_ = await _chunks(subject.provider.complete_stream(asked))
+    assert isinstance(first, Warn)
+    assert "colour" in first.message
+
+
+async def _raised(kind: type[RunnerError], awaitable: Awaitable[Any]) -> RunnerError:
+    try:
+        await awaitable
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__} was raised")
+
+
+Contract = Callable[[Subject], Awaitable[None]]
+CONTRACTS: list[Contract] = [
+    check for name, check in sorted(globals().items()) if name[0] == "c" and name[1:3].isdigit()
+]
+"""Every contract, in the order of its number."""

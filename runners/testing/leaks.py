@@ -1,0 +1,42 @@
+"""Whether a test left anything behind."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_SETTLE_S = 10.0
+
+
+@asynccontextmanager
+async def leaves_nothing() -> AsyncIterator[None]:
+    """Fails when its body leaves a task, a file descriptor or a child process behind."""
+    tasks, descriptors = asyncio.all_tasks(), _descriptors()
+    yield
+    # A peer's socket and a transport's pipe close in their own time, which is short.
+    ends = time.monotonic() + _SETTLE_S
+    left: list[str] = []
+    while time.monotonic() < ends:
+        left = [*_described(task for task in asyncio.all_tasks() - tasks if not task.done())]
+        left += _described(_descriptors() - descriptors)
+        left += _described(psutil.Process().children(recursive=True))
+        if not left:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"left behind: {left}")
+
+
+def _described(things: Iterable[Any]) -> list[str]:
+    return [repr(thing) for thing in things]
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    found = set()
+    for entry in Path("/dev/fd").iterdir():
+        with suppress(OSError):  # the descriptor of this very listing
+            found.add((entry.name, str(entry.readlink())))
+    return found

@@ -1,0 +1,47 @@
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from runners.providers.claude import TESTED_VERSIONS
+from tests.conftest import real_claude
+from tests.live.claude_lab import Entries, Lab, claude_lab
+from tests.world import World
+
+
+@pytest.fixture(scope="module", params=TESTED_VERSIONS)
+def claude(request: pytest.FixtureRequest) -> Path:
+    """The real claude, in each pinned version; one for a module's tests, so that they can share a daemon."""
+    return real_claude(request.param)
+
+
+@pytest.fixture(scope="module")
+def entries() -> Entries:
+    """The entries of runners.yaml; a module that needs others has a fixture of this name."""
+    return {"claude": {}}
+
+
+@pytest.fixture(scope="module")
+def module_world() -> Iterator[World]:
+    """A world that a module's tests share."""
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_lab(module_world: World, claude: Path, entries: Entries) -> AsyncIterator[Lab]:
+    """A daemon that a module's tests share."""
+    async with claude_lab(module_world, claude, entries) as lab:
+        async with lab.connected():
+            # The first probes have ended: what runs from now on was started by a chat.
+            await lab.wire.call("health")
+        yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab(module_lab: Lab) -> AsyncIterator[Lab]:
+    """The module's daemon, with a connection of the test's own."""
+    async with module_lab.connected():
+        yield module_lab

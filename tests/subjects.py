@@ -1,0 +1,213 @@
+"""The runners that are put to the provider contract, each with the world behind it."""
+
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from runners.messages import ChatRequest
+from runners.process_session import Translator
+from runners.provider import LlmProvider
+from runners.providers.claude import ClaudeProvider
+from runners.providers.claude_events import ClaudeTranslator
+from runners.providers.echo import EchoProvider, EchoTranslator
+from runners.settings import ClaudeSettings, EchoSettings
+from runners.testing import Received, Subject, request
+from tests.live.messages_api import MessagesApi, Reply, text
+from tests.world import World
+
+HOLD = "[hold]"
+FAKE_CLAUDE = Path(__file__).parent / "fakes" / "fake_claude.py"
+TRANSCRIPTS = Path(__file__).parent / "transcripts" / "claude"
+
+MakeSubject = Callable[[World], AbstractAsyncContextManager[Subject]]
+
+
+def our_system(body: dict[str, Any]) -> str:
+    """The system prompt that the API received, less the line that the CLI puts before it."""
+    agent, *ours = [block["text"] for block in body["system"]]
+    assert agent.startswith("You are a Claude agent")
+    return "".join(ours)
+
+
+def our_messages(body: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The messages that the API received, less what the CLI adds: system messages, reminders, cache marks."""
+    found = []
+    for message in body["messages"]:
+        content = message["content"]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        blocks = [{name: value for name, value in block.items() if name != "cache_control"} for block in blocks]
+        while len(blocks) > 1 and blocks[0].get("text", "").startswith("<system-reminder>\n"):
+            del blocks[0]
+        if message["role"] != "system":
+            found.append((message["role"], blocks))
+    return found
+
+
+def received_by_api(body: dict[str, Any]) -> Received:
+    """What the stand-in received, in the contract's terms."""
+    thinks = body.get("thinking", {}).get("type") in ("adaptive", "enabled")
+    knobs = {
+        "temperature": body.get("temperature"),
+        "top_p": body.get("top_p"),
+        "stop": body.get("stop_sequences"),
+        "max_tokens": body.get("max_tokens"),
+        "reasoning_effort": body.get("output_config", {}).get("effort") if thinks else None,
+    }
+    messages = our_messages(body)
+    images = [block["source"]["data"] for _, blocks in messages for block in blocks if block["type"] == "image"]
+    texts = [(role, "".join(block.get("text", "") for block in blocks)) for role, blocks in messages]
+    return Received(our_system(body), texts, knobs, images)
+
+
+class RealClaude(Subject):
+    """The real CLI against the stand-in API, which answers with the text that it was sent."""
+
+    def __init__(self, world: World, binary: Path, api: MessagesApi) -> None:
+        self._api = api
+        self._env = {"HOME": str(world.home), "ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": "dummy"}
+        self._state = world.state / "claude"
+        self._pieces: dict[str, tuple[str, ...]] = {}
+        self.provider = self._made(str(binary))
+        api.answer = self._answer
+
+    def _made(self, binary: str) -> ClaudeProvider:
+        return ClaudeProvider("claude", ClaudeSettings(binary=binary, env=self._env), state_dir=self._state)
+
+    def _answer(self, body: dict[str, Any]) -> Reply:
+        asked = received_by_api(body).messages[-1][1]
+        if asked == HOLD:
+            return text("first", "never").broken("stall", after=1)
+        return text(*self._pieces.get(asked, (asked,)))
+
+    def answer(self, *pieces: str) -> ChatRequest:
+        whole = "".join(pieces)
+        self._pieces[whole] = pieces
+        return request(whole)
+
+    def hold(self) -> ChatRequest:
+        return request(HOLD)
+
+    async def deliver(self, request: ChatRequest) -> Received:
+        await self.provider.complete(request)
+        return received_by_api(self._api.requests[-1].body)
+
+    def missing(self) -> LlmProvider:
+        return self._made("/nonexistent/claude")
+
+    def translator(self) -> Translator:
+        return ClaudeTranslator("claude")
+
+
+class ReplayedClaude(Subject):
+    """The claude provider on the fake CLI, which replays a recording and keeps what it was sent."""
+
+    def __init__(self, world: World, **order: Any) -> None:
+        self.log = world.root / "fake.log"
+        self._world = world
+        self._order = {"transcript": str(TRANSCRIPTS / "2.1.329" / "interrupt.jsonl"), "log": str(self.log), **order}
+        self.fake = world.root / "claude"
+        self.fake.write_text(f"#!{sys.executable} -IS\n" + FAKE_CLAUDE.read_text(encoding="utf-8"), encoding="utf-8")
+        self.fake.chmod(0o755)
+        self.provider = self.made(str(self.fake))
+
+    def made(self, binary: str, **settings: Any) -> ClaudeProvider:
+        """A provider on another binary or with other settings."""
+        env = {"HOME": str(self._world.home), "FAKE_CLI": json.dumps(self._order)}
+        made = ClaudeSettings(binary=binary, env=env, **settings)
+        return ClaudeProvider("claude", made, state_dir=self._world.state / "claude")
+
+    def answer(self, *pieces: str) -> ChatRequest:
+        return request("".join(pieces))
+
+    def hold(self) -> ChatRequest:
+        return request(HOLD)
+
+    async def deliver(self, request: ChatRequest) -> Received:
+        self.log.write_text("")
+        await self.provider.complete(request)
+        return self.received()
+
+    def received(self) -> Received:
+        """What the fake was sent since the log began, as the real CLI would pass it on."""
+        body: dict[str, Any] = {"system": [{"text": "You are a Claude agent"}], "messages": []}
+        for line in self.log.read_text(encoding="utf-8").split("\n")[:-1]:
+            sent = json.loads(line)
+            control = sent.get("request", {})
+            if sent["type"] in ("user", "assistant"):
+                body["messages"].append({"role": sent["type"], "content": _without_white_blocks(sent["message"])})
+            elif control["subtype"] == "initialize":
+                body["system"] += [{"text": prompt} for prompt in control["systemPrompt"]]
+            elif control["subtype"] == "apply_flag_settings":
+                flags = control["settings"]["env"]
+                body |= json.loads(flags.get("CLAUDE_CODE_EXTRA_BODY") or "{}")
+                if flags.get("CLAUDE_CODE_MAX_OUTPUT_TOKENS"):
+                    body["max_tokens"] = int(flags["CLAUDE_CODE_MAX_OUTPUT_TOKENS"])
+                if "CLAUDE_CODE_EFFORT_LEVEL" in flags:
+                    body["thinking"] = {"type": "adaptive"}
+                    body["output_config"] = {"effort": flags["CLAUDE_CODE_EFFORT_LEVEL"]}
+        return received_by_api(body)
+
+    def missing(self) -> LlmProvider:
+        return self.made("/nonexistent/claude")
+
+    def translator(self) -> Translator:
+        return ClaudeTranslator("claude")
+
+
+class Echo(Subject):
+    """The echo runner."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.provider = self._made(None)
+
+    def _made(self, binary: str | None) -> EchoProvider:
+        settings = EchoSettings(binary=binary, env={"HOME": str(self._world.home)})
+        return EchoProvider("echo", settings, state_dir=self._world.state / "echo")
+
+    def answer(self, *pieces: str) -> ChatRequest:
+        return request("".join(pieces))
+
+    def hold(self) -> ChatRequest:
+        # More than every pipe and buffer on the way holds.
+        return request("word " * 2_000_000)
+
+    async def deliver(self, request: ChatRequest) -> Received:
+        told = json.loads((await self.provider.complete(request.model_copy(update={"model": "request"}))).content)
+        texts = [(m["role"], "".join(part.get("text", "") for part in m["content"])) for m in told["messages"]]
+        images = [part["data"] for m in told["messages"] for part in m["content"] if part["type"] == "image"]
+        return Received(told["system"], texts, {}, images)
+
+    def missing(self) -> LlmProvider:
+        return self._made("/nonexistent/python")
+
+    def translator(self) -> Translator:
+        return EchoTranslator("echo")
+
+
+def real_claude_subject(binary: Path) -> MakeSubject:
+    """Makes the subject of a real binary, with the API that it needs."""
+
+    @asynccontextmanager
+    async def make(world: World) -> AsyncIterator[Subject]:
+        async with MessagesApi() as api:
+            yield RealClaude(world, binary, api)
+
+    return make
+
+
+@asynccontextmanager
+async def replayed_claude(world: World) -> AsyncIterator[Subject]:
+    yield ReplayedClaude(world)
+
+
+@asynccontextmanager
+async def echo(world: World) -> AsyncIterator[Subject]:
+    yield Echo(world)
+
+
+def _without_white_blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
+    return [block for block in message["content"] if block.get("text", "x").strip()]
