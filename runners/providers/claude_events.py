@@ -18,6 +18,7 @@ from runners.errors import (
     NotAuthenticatedError,
     OverloadedError,
     PermissionDeniedError,
+    ProtocolError,
     QuotaExhaustedError,
     RateLimitedError,
     RequestCancelledError,
@@ -68,6 +69,7 @@ class ClaudeTranslator:
         self._started = False
         self._message_id = ""
         self._message_open = False
+        self._message_shown = False
         self._message_usage: Event = {}
         self._block_type = ""
         self._block_text = ""
@@ -83,11 +85,15 @@ class ClaudeTranslator:
             "system": self._system,
             "rate_limit_event": self._rate_limit,
             "result": self._result,
-        }.get(event.get("type", ""))
+        }.get(str(event.get("type")))
         if handler is None:
             self.unknown[str(event.get("type"))] += 1
             return []
-        return list(handler(event))
+        try:
+            return list(handler(event))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            self.ended = True
+            raise ProtocolError(f"claude's `{event['type']}` event has a shape that is not known: {error!r}") from error
 
     # The answer as it streams
 
@@ -113,17 +119,19 @@ class ClaudeTranslator:
                     yield UsageReport(_usage(self._message_usage))
                     yield Done("length", reason)
             case "message_stop":
-                self._message_open = False
+                # An abandoned message is not over: what the CLI does next would begin it anew.
+                self._message_open = "abandoned_blocks" in event
             case other:
                 self.unknown[f"stream_event/{other}"] += 1
 
     def _begin_message(self, message_id: str, model: str | None) -> Iterator[ChatChunk]:
-        if self._message_open and message_id != self._message_id and self._block_text:
+        if self._message_open and message_id != self._message_id and self._message_shown:
             # What was shown cannot be taken back, and what follows is no continuation of it.
             self.ended = True
             raise NetworkError("the connection broke in the middle of the answer, and claude began it anew")
         self._message_id = message_id
         self._message_open = True
+        self._message_shown = False
         self._block_text = ""
         if not self._started:
             self._started = True
@@ -142,6 +150,7 @@ class ClaudeTranslator:
 
     def _shown(self, piece: str) -> Iterator[ChatChunk]:
         if piece:
+            self._message_shown = True
             self._block_text += piece
             yield Reasoning(piece) if self._block_type == "thinking" else Text(piece)
 
@@ -223,6 +232,8 @@ class ClaudeTranslator:
             yield Done("max_turns", "error_max_turns")
         elif event.get("is_error") or self._failure:
             raise self._error(event, text)
+        elif event.get("num_turns") == 0:
+            raise ProtocolError("claude took the message for a command of its own and asked no model")
         else:
             if not self._started:
                 # No delta and no message came: all there is stands in the result.
