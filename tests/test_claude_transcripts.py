@@ -200,8 +200,8 @@ def test_a_known_event_of_another_shape_is_a_protocol_error_and_no_crash(type_: 
         translator.feed({**fields, "type": type_})
 
 
-@pytest.mark.parametrize("name", ["2.1.329/ev_think", "2.1.329/ev_tool3", "2.1.197/06_unicode"])
-def test_a_turn_with_any_event_missing_still_ends_with_its_result(name: str) -> None:
+@pytest.mark.parametrize("name", ["2.1.329/ev_think", "2.1.197/06_unicode"])
+def test_a_turn_of_one_message_with_any_event_missing_still_ends_with_its_result(name: str) -> None:
     turn = next(turn for turn in turns(name) if turn)
     for missing in range(len(turn) - 1):
         translator = ClaudeTranslator("claude")

@@ -21,7 +21,8 @@ async def leaves_nothing() -> AsyncIterator[None]:
     ends = time.monotonic() + _SETTLE_S
     left: list[str] = []
     while time.monotonic() < ends:
-        left = [*_described(task for task in asyncio.all_tasks() - tasks if not task.done())]
+        new = asyncio.all_tasks() - tasks - {asyncio.current_task()}
+        left = _described(task for task in new if not task.done())
         left += _described(_descriptors() - descriptors)
         left += _described(psutil.Process().children(recursive=True))
         if not left:

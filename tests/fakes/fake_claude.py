@@ -138,6 +138,8 @@ def main() -> None:
 def acknowledge(recording: Recording, request: Event) -> None:
     if request["request"]["subtype"] != "interrupt":
         emit({"type": "control_response", "response": {"subtype": "success", "request_id": request["request_id"]}})
+        if FAULT == "deaf_to_turns":
+            hang()
         return
     for event in recording.interrupted:
         if event["type"] == "control_response":
