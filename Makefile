@@ -1,38 +1,52 @@
-# Two commands do everything: `make chat PROMPT="..."` and `make test`. Each sets up what it needs.
+# Two commands do everything, set-up included: `make chat PROMPT="..."` and `make test`.
 
 PYTHON ?= python3
-BIN := .venv/bin
 PROMPT ?= Say hello in one short sentence.
+MODEL ?=
+# As it was typed: `$5` in a prompt is no variable of make's.
+override export PROMPT := $(value PROMPT)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: chat test check clis clean
 
-# A recipe that is broken off must not leave a half-made environment that looks whole.
-.DELETE_ON_ERROR:
-
-.venv/runtime: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runnerd needs Python 3.11 or newer, make PYTHON=... names one")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	touch $@
-
-.venv/development: .venv/runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
-
+# Uses the daemon that runs, else one of its own for this one chat.
 chat: .venv/runtime
-	@BIN=$(BIN) PROMPT='$(subst ','\'',$(PROMPT))' sh tests/../.ci/chat
-
-clis: .venv/development
-	@$(BIN)/python -m tests.live.install
+	@if ! $(BIN)/runnerd status >/dev/null 2>&1; then \
+	    $(BIN)/runnerd serve --log-level warning & daemon=$$!; \
+	    trap 'kill $$daemon; wait $$daemon' EXIT; \
+	    until $(BIN)/runnerd status >/dev/null 2>&1; do kill -0 $$daemon || exit 1; sleep 0.1; done; \
+	fi; \
+	if [ -n "$(MODEL)" ] || $(BIN)/runnerd health >/dev/null; then \
+	    $(BIN)/runnerd chat $(if $(MODEL),-m '$(MODEL)') -- "$$PROMPT"; \
+	else \
+	    $(BIN)/runnerd health; \
+	    echo; echo 'No model can answer yet: the hint says what mends it. The way there works, an echo comes back (-m echo):'; \
+	    $(BIN)/runnerd chat -m echo -- "$$PROMPT"; \
+	fi
 
 test: clis
 	$(BIN)/python -m pytest -n auto
 
 check: .venv/development
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The vendors' real CLIs, in the versions that the tests pin.
+clis: .venv/development
+	@$(BIN)/python -m tests.live.install
+
+.venv/runtime: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("runnerd needs Python 3.11 or newer: make PYTHON=...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/development: .venv/runtime
+	$(PIP) install --editable '.[dev]'
+	@touch $@
 
 clean:
 	rm -rf .venv .clis

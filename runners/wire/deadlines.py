@@ -15,12 +15,8 @@ T = TypeVar("T")
 
 async def within(awaitable: Awaitable[T], limit_s: float, *, deadline: str, doing: str) -> T:
     """Waits at most `limit_s` seconds, else raises DeadlineExceededError that says what we were `doing`."""
-    try:
-        async with asyncio.timeout(limit_s):
-            return await awaitable
-    except TimeoutError:
-        message = f"no end after {limit_s:g} s ({deadline}): {doing}"
-        raise DeadlineExceededError(message, deadline=deadline, limit_s=limit_s) from None
+    ends = asyncio.get_running_loop().time() + limit_s
+    return await _until(ends, awaitable, deadline, limit_s, f"no end: {doing}")
 
 
 class TurnDeadlines:
@@ -42,17 +38,23 @@ class TurnDeadlines:
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """The CLI's next event, or DeadlineExceededError naming the deadline that came first."""
         limits = self._timeouts
-        ends = {
-            "turn_s": (self._began + limits.turn_s, limits.turn_s, "the turn has not ended"),
-            "silence_s": (self._clock() + limits.silence_s, limits.silence_s, "the CLI fell silent"),
-        }
+        waits = [
+            (self._began + limits.turn_s, "turn_s", limits.turn_s, "the turn has not ended"),
+            (self._clock() + limits.silence_s, "silence_s", limits.silence_s, "the CLI fell silent"),
+        ]
         if not self._content_seen:
-            first = (self._began + limits.first_chunk_s, limits.first_chunk_s, "no content has come")
-            ends["first_chunk_s"] = first
-        deadline, (when, limit_s, what) = min(ends.items(), key=lambda item: item[1][0])
-        try:
-            async with asyncio.timeout_at(when):
-                return await awaitable
-        except TimeoutError:
-            message = f"{what} within {limit_s:g} s ({deadline})"
-            raise DeadlineExceededError(message, deadline=deadline, limit_s=limit_s) from None
+            first_chunk_s = limits.first_chunk_s
+            waits.append((self._began + first_chunk_s, "first_chunk_s", first_chunk_s, "no content has come"))
+        ends, deadline, limit_s, what = min(waits)
+        return await _until(ends, awaitable, deadline, limit_s, what)
+
+
+async def _until(ends: float, awaitable: Awaitable[T], deadline: str, limit_s: float, what: str) -> T:
+    try:
+        async with asyncio.timeout_at(ends) as scope:
+            return await awaitable
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        message = f"{what} within {limit_s:g} s ({deadline})"
+        raise DeadlineExceededError(message, deadline=deadline, limit_s=limit_s) from None

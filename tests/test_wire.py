@@ -1,0 +1,141 @@
+"""The pure parts of the wire: framing, JSON, environment, deadlines."""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runners.errors import DeadlineExceededError, LineTooLongError, NotInstalledError, VendorError
+from runners.messages import ToolCall, Usage
+from runners.settings import Timeouts
+from runners.stream import Text, UsageReport
+from runners.wire.deadlines import TurnDeadlines, within
+from runners.wire.environment import child_environment, find_binary
+from runners.wire.framing import LineFramer, dump_json, parse_json
+
+USAGE = Usage(input_tokens=1, cost_usd=0.5)
+
+
+@given(st.lists(st.binary(max_size=20)), st.lists(st.integers(1, 30)))
+def test_lines_come_out_whole_however_the_bytes_were_cut(lines: list[bytes], cuts: list[int]) -> None:
+    lines = [line.replace(b"\n", b"\r") for line in lines]
+    data = b"".join(line + b"\n" for line in lines) + b"rest"
+    framer, found = LineFramer(), []
+    for size in cuts:
+        found += framer.feed(data[:size])
+        data = data[size:]
+    found += framer.feed(data)
+    assert found == lines
+    assert framer.rest() == [b"rest"]
+
+
+@pytest.mark.parametrize("data", [b"x" * 11 + b"\n", b"x" * 11, b"ok\n" + b"x" * 11])
+def test_the_cap_holds_for_complete_and_incomplete_lines(data: bytes) -> None:
+    with pytest.raises(LineTooLongError, match="cap of 10 bytes"):
+        LineFramer(10).feed(data)
+
+
+def test_a_line_of_exactly_the_cap_passes() -> None:
+    framer = LineFramer(10)
+    assert framer.feed(b"x" * 10) == []
+    assert framer.feed(b"\n" + b"y" * 10 + b"\n") == [b"x" * 10, b"y" * 10]
+
+
+def test_a_lone_surrogate_is_parsed_and_written_again() -> None:
+    assert parse_json(rb'{"text":"\ud83d"}') == {"text": "\ud83d"}
+    assert json.loads(dump_json({"text": "\ud83d"})) == {"text": "\ud83d"}
+
+
+def test_an_integer_of_any_length_stays_itself() -> None:
+    assert json.loads(dump_json({"n": 2**80})) == {"n": 2**80}
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"\xff", b"nonsense"])
+def test_what_is_no_json_is_a_value_error(line: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 the two parsers have messages of their own
+        parse_json(line)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Text("a"), {"type": "text", "chunk": "a"}),
+        (Text("\udc00"), {"type": "text", "chunk": "\udc00"}),
+        (VendorError("no", hint="wait"), {"kind": "vendor_error", "message": "no", "retryable": True, "hint": "wait"}),
+        (ToolCall(id="1", name="f"), ToolCall(id="1", name="f").model_dump()),
+        (UsageReport(USAGE), {"type": "usage", "usage": asdict(USAGE)}),
+    ],
+)
+def test_our_objects_have_a_json_form(value: Any, expected: Any) -> None:
+    line = dump_json(value)
+    assert line.endswith(b"\n")
+    assert json.loads(line) == expected
+
+
+def test_a_child_sees_what_is_allowed_what_is_passed_by_name_and_what_its_entry_sets() -> None:
+    ours = {
+        "HOME": "/h",
+        "LC_ALL": "C",
+        "XDG_RUNTIME_DIR": "/r",
+        "https_proxy": "p",
+        "ANTHROPIC_API_KEY": "secret",
+        "ANTHROPIC_BASE_URL": "http://loop",
+        "PASSED": "1",
+        "RUNNERD_CONFIG": "x",
+        "PATH": "/usr/bin:relative:.::/bin",
+    }
+    child = child_environment(ours, env={"HOME": "/other", "SET": "2"}, env_pass=["PASSED", "ABSENT"])
+    assert child == {
+        "HOME": "/other",
+        "LC_ALL": "C",
+        "XDG_RUNTIME_DIR": "/r",
+        "https_proxy": "p",
+        "PASSED": "1",
+        "SET": "2",
+        "PATH": "/usr/bin:/bin",
+    }
+
+
+def test_a_binary_is_found_on_the_childs_own_path() -> None:
+    assert find_binary("sh", {"PATH": "/bin"}, hint="").endswith("/sh")
+    assert find_binary(sys.executable, {"PATH": ""}, hint="") == sys.executable
+    for missing in ("sh-nowhere", "/nowhere/sh", "~/nowhere"):
+        with pytest.raises(NotInstalledError) as caught:
+            find_binary(missing, {"PATH": "/bin"}, hint="get it")
+        assert caught.value.hint == "get it"
+
+
+async def test_a_wait_says_which_deadline_it_met_and_what_it_waited_for() -> None:
+    with pytest.raises(DeadlineExceededError, match=r"spawn_s.*the kettle") as caught:
+        await within(asyncio.Event().wait(), 0.01, deadline="spawn_s", doing="waiting for the kettle")
+    assert caught.value.to_dict()["limit_s"] == 0.01
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("deadline", ["first_chunk_s", "silence_s", "turn_s"])
+async def test_the_nearest_deadline_of_a_turn_ends_a_wait(deadline: str) -> None:
+    deadlines = TurnDeadlines(Timeouts.model_validate({deadline: 0.01}))
+    with pytest.raises(DeadlineExceededError) as caught:
+        await deadlines.wait(asyncio.Event().wait())
+    assert caught.value.deadline == deadline
+
+
+async def test_after_the_first_content_only_silence_and_the_turn_count() -> None:
+    deadlines = TurnDeadlines(Timeouts(first_chunk_s=0.01, silence_s=0.05))
+    deadlines.content_seen()
+    with pytest.raises(DeadlineExceededError) as caught:
+        await deadlines.wait(asyncio.Event().wait())
+    assert caught.value.deadline == "silence_s"
+
+
+async def test_a_time_limit_of_what_is_waited_for_stays_its_own() -> None:
+    async def own_limit() -> None:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        await TurnDeadlines(Timeouts()).wait(own_limit())
