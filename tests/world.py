@@ -13,14 +13,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psutil
 
 END_S = 20.0
+
+T = TypeVar("T")
 
 
 class World:
@@ -49,10 +51,19 @@ class World:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def runnerd(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    def program(self, name: str, source: str) -> Path:
+        """Writes an executable Python program."""
+        path = self.root / name
+        path.write_text(f"#!{sys.executable} -IS\n{source}", encoding="utf-8")
+        path.chmod(0o700)
+        return path
+
+    def runnerd(
+        self, *arguments: str, stdin: bytes = b"", cwd: Path | None = None
+    ) -> "subprocess.CompletedProcess[bytes]":
         """Runs a `runnerd` command to its end."""
         command = [sys.executable, "-m", "runnerd", *arguments]
-        return subprocess.run(command, env=self.env, input=stdin, capture_output=True, timeout=60, check=False)
+        return subprocess.run(command, env=self.env, input=stdin, capture_output=True, timeout=60, check=False, cwd=cwd)
 
     @contextmanager
     def daemon(self, config: Path | None = None, *arguments: str) -> Iterator["Daemon"]:
@@ -201,6 +212,14 @@ class Wire:
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         """A request and its response: with a `result` or an `error`."""
         return (await self.read_until_response(await self.request(method, **params)))[1]
+
+
+async def until(look: Callable[[], Awaitable[T | None]]) -> T:
+    """Looks again and again until what it sees is true; fails when that takes too long."""
+    async with asyncio.timeout(END_S):
+        while not (seen := await look()):  # noqa: ASYNC110 it watches other processes: no event of ours tells
+            await asyncio.sleep(0.02)
+    return seen
 
 
 def user(text: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ GONE_S = 10.0
 class Answer:
     """What a client saw of one chat: its chunks and its response."""
 
-    chunks: list[Json]
-    response: Json
+    chunks: list[Json] = field(default_factory=list)
+    response: Json = field(default_factory=dict)
 
     @property
     def result(self) -> Json:
@@ -43,21 +43,16 @@ class Answer:
 
     @property
     def error(self) -> Json:
-        """The RunnerError. When chunks had started, the last of them must say the same."""
+        """The RunnerError. When the answer had started, its last chunk must say the same."""
         assert "error" in self.response, self.response
         error = self.response["error"]
         assert error["code"] == RUNNER_ERROR
         data = error["data"]
         assert isinstance(data, dict)
+        # A cancelled request has no use for more chunks.
+        if data["kind"] != "cancelled" and any(chunk["type"] == "start" for chunk in self.chunks):
+            assert self.chunks[-1] == {"type": "error", "error": data}
         return data
-
-    @property
-    def kinds(self) -> list[str]:
-        return [chunk["type"] for chunk in self.chunks]
-
-    @property
-    def text(self) -> str:
-        return joined(self.chunks, "text")
 
 
 def joined(chunks: list[Json], kind: str) -> str:
@@ -94,7 +89,18 @@ class Lab:
 
     async def rest(self, request_id: int) -> Answer:
         """What is still to come of a chat."""
-        return Answer(*await self.wire.read_until_response(request_id))
+        return (await self.rest_of_all(request_id))[0]
+
+    async def rest_of_all(self, *request_ids: int) -> list[Answer]:
+        """What is still to come of several chats at once."""
+        answers = {request_id: Answer() for request_id in request_ids}
+        while any(not answer.response for answer in answers.values()):
+            message = await self.wire.read()
+            if message.get("method") == "chat.chunk":
+                answers[message["params"]["id"]].chunks.append(message["params"]["chunk"])
+            else:
+                answers[message["id"]].response.update(message)
+        return list(answers.values())
 
     async def chunks_until(self, request_id: int, text: str) -> list[Json]:
         """The chunks of a chat until the text of its answer so far is `text`."""
@@ -114,7 +120,7 @@ class Lab:
         """Waits until the daemon is alone, and fails when it does not come to that."""
         try:
             async with asyncio.timeout(GONE_S):
-                while self.clis():
+                while self.clis():  # noqa: ASYNC110 nothing tells of a process of others
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"still there: {self.clis()}") from None
@@ -124,11 +130,12 @@ class Lab:
 async def claude_lab(world: World, binary: Path, entries: Entries) -> AsyncIterator[Lab]:
     """A running lab. `entries` are those of runners.yaml, each less what all of them share."""
     async with MessagesApi() as api:
-        runners = {name: _entry(binary, api.url, **entry) for name, entry in entries.items()}
+        runners = {name: _entry(binary, api.url, entry) for name, entry in entries.items()}
         config = world.config(json.dumps({"daemon": {"drain_s": 5}, "runners": runners}))  # JSON is YAML
         with world.daemon(config) as daemon:
             yield Lab(world, api, daemon)
 
 
-def _entry(binary: Path, url: str, *, env: Mapping[str, str] = KEY, **keys: Any) -> Json:
-    return {"kind": "claude", "binary": str(binary), "env": {"ANTHROPIC_BASE_URL": url, **env}} | keys
+def _entry(binary: Path, url: str, entry: Json) -> Json:
+    env = {"ANTHROPIC_BASE_URL": url} | entry.get("env", KEY)
+    return {"kind": "claude", "binary": str(binary)} | entry | {"env": env}

@@ -180,7 +180,7 @@ class MessagesApi:
 
         What a killed client sent with its last breath is read before that, so it is forgotten too.
         """
-        while self._runner.server is not None and self._runner.server.connections:
+        while self._runner.server is not None and self._runner.server.connections:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         self.requests.clear()
         self.others.clear()
