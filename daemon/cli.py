@@ -199,7 +199,7 @@ def _reported(*, as_json: bool) -> Iterator[None]:
         if as_json:
             _print_json({"error": {"message": str(error)} | data})
         else:
-            click.echo(f"runnerd: {error}" + (f"\n{data['hint']}" if data.get("hint") else ""), err=True)
+            click.echo(f"runnerd: {error}" + (f" ({data['hint']})" if data.get("hint") else ""), err=True)
             if data.get("stderr_tail"):
                 click.echo(f"the CLI's last words:\n{data['stderr_tail']}", err=True)
         if isinstance(error, NoDaemonError):
@@ -243,7 +243,10 @@ def _print_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
         table.add_column(column.removesuffix("_s").removesuffix("_bytes").replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(column, row[column]), style=_style(row[column])) for column in columns))
-    console.print(table)
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _cell(column: str, value: Any) -> str:

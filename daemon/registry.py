@@ -23,7 +23,7 @@ class Registry:
     def runner(self, name: str) -> LlmProvider:
         """The runner of that name; ModelNotFoundError with the names there are."""
         if name not in self.runners:
-            raise ModelNotFoundError(f"there is no runner {name!r}", hint=self._nearest(name, list(self.runners)))
+            raise ModelNotFoundError(f"there is no runner {name!r}", hint=f"there are {', '.join(self.runners)}")
         return self.runners[name]
 
     def resolve(self, reference: str | None) -> tuple[LlmProvider, str]:
@@ -43,21 +43,14 @@ class Registry:
         for runner in self.runners.values():
             if not runner.by_name_only and reference in (info.model for info in runner.available_models()):
                 return runner, reference
-        raise ModelNotFoundError(f"nobody serves the model {reference!r}", hint=self._nearest(reference, self._names()))
+        raise ModelNotFoundError(f"nobody serves the model {reference!r}", hint=self._nearest(reference))
 
-    def _names(self) -> list[str]:
-        models = [
-            spelling
-            for name, runner in self.runners.items()
-            for info in runner.available_models()
-            for spelling in (f"{name}:{info.model}", info.model)
-        ]
-        return [*self._aliases, *self.runners, *models]
-
-    @staticmethod
-    def _nearest(wanted: str, names: list[str]) -> str:
-        near = difflib.get_close_matches(wanted, names, n=3)
-        return f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names)}"
+    def _nearest(self, wanted: str) -> str:
+        served = [(name, info.model) for name, runner in self.runners.items() for info in runner.available_models()]
+        full = {model: f"{name}:{model}" for name, model in served}
+        names = [*self._aliases, *self.runners, *full.values()]
+        near = [full.get(name, name) for name in difflib.get_close_matches(wanted, [*names, *full])]
+        return f"did you mean {', '.join(dict.fromkeys(near))}?" if near else f"there are {', '.join(names)}"
 
     async def aclose(self) -> None:
         """Closes every runner's sessions."""

@@ -116,6 +116,13 @@ async def test_another_program_of_that_name_is_not_claude(world: World) -> None:
     assert (health.ok, health.reason) == (False, "not_installed")
 
 
+async def test_a_cli_older_than_any_tested_one_is_degraded_and_says_how_to_update(world: World) -> None:
+    health = await ReplayedClaude(world, version="2.0.76 (Claude Code)").provider.health_check()
+    assert (health.state, health.ok, health.version) == ("degraded", True, "2.0.76")
+    assert "2.1.197" in str(health.detail)
+    assert health.hint
+
+
 async def test_a_broken_turn_leaves_a_session_that_takes_no_other(world: World) -> None:
     subject = ReplayedClaude(world, fault="silent")
     provider = subject.made(str(subject.fake), timeouts={"silence_s": 1})

@@ -120,6 +120,9 @@ class ClaudeProvider(LlmProvider):
             return Health("degraded", version=version, detail="the CLI does not say whether it is logged in")
         if not login["loggedIn"]:
             return replace(Health.unavailable(not_logged_in()), version=version)
+        if _numbers(version) < _numbers(TESTED_VERSIONS[0]):
+            old = f"{version} is older than {TESTED_VERSIONS[0]}, the oldest version that is known to work"
+            return Health("degraded", "not_installed", version, authenticated=True, detail=old, hint=_INSTALL_HINT)
         method = login.get("authMethod", "an unknown method")
         return Health("ready", version=version, authenticated=True, detail=f"logged in by {method}")
 
@@ -229,6 +232,10 @@ class ClaudeSession(ProcessSession):
                 return event
             refusal = {"subtype": "error", "request_id": event.get("request_id"), "error": "this host grants nothing"}
             await self.send({"type": "control_response", "response": refusal})
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 _PER_TURN = ("CLAUDE_CODE_EXTRA_BODY", "CLAUDE_CODE_MAX_OUTPUT_TOKENS")

@@ -58,7 +58,7 @@ class CliProcess:
         With `scratch` the process gets a TMPDIR of its own below that directory, removed when it is closed.
         """
         loop = asyncio.get_running_loop()
-        temporary = None if scratch is None else tempfile.TemporaryDirectory(dir=scratch)
+        temporary = None if scratch is None else tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True)
         child_env = dict(env) if temporary is None else {**env, "TMPDIR": temporary.name}
         try:
             transport, pipes = await loop.subprocess_exec(
