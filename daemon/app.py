@@ -54,7 +54,8 @@ class _Daemon:
                 runners=list(registry.runners),
             )
             await self._end.wait()
-            await self._drain(service)
+            service.refuse_chats()
+            await self._drain(rpc)
         finally:
             await rpc.aclose()
             await supervisor.aclose()
@@ -65,14 +66,12 @@ class _Daemon:
         """The first time running chats may end by themselves; the second time they are cut."""
         (self._force if self._end.is_set() else self._end).set()
 
-    async def _drain(self, service: Service) -> None:
+    async def _drain(self, rpc: RpcFrontend) -> None:
         _log.info("daemon.draining", limit_s=self._config.daemon.drain_s)
-        forced = asyncio.create_task(self._force.wait())
-        drained = asyncio.create_task(service.drain(self._config.daemon.drain_s))
-        await asyncio.wait([forced, drained], return_when=asyncio.FIRST_COMPLETED)
-        in_time = drained.done() and drained.result()
-        for task in (forced, drained):
+        waits = [asyncio.create_task(rpc.answered()), asyncio.create_task(self._force.wait())]
+        await asyncio.wait(waits, timeout=self._config.daemon.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        if not waits[0].done():
+            _log.warning("daemon.cut_chats", requests=len(rpc.answering))
+        for task in waits:
             task.cancel()
-        await asyncio.gather(forced, drained, return_exceptions=True)
-        if not in_time:
-            _log.warning("daemon.cut_chats")
+        await asyncio.gather(*waits, return_exceptions=True)

@@ -65,12 +65,10 @@ def chat(prompt: str | None, model: str | None, system: str | None, socket: Path
 
     A PROMPT that begins with a dash goes behind `--`. With --json the whole answer comes as one object.
     """
-    if prompt is None:
-        if sys.stdin.isatty():
-            raise click.UsageError("give a PROMPT, or pipe one in")
-        prompt = sys.stdin.buffer.read().decode(errors="surrogateescape")
     messages = [{"role": "system", "content": system}] if system else []
-    request = {"model": model, "messages": [*messages, {"role": "user", "content": prompt}]}
+    with _reported(as_json=as_json):
+        messages.append({"role": "user", "content": _read_prompt() if prompt is None else prompt})
+    request = {"model": model, "messages": messages}
     with _reported(as_json=as_json), Client(socket or socket_path()) as client:
         if as_json:
             _print_json(client.call("chat", **request, stream=False))
@@ -205,6 +203,13 @@ def _reported(*, as_json: bool) -> Iterator[None]:
         if isinstance(error, NoDaemonError):
             sys.exit(EXIT_NO_DAEMON)
         sys.exit(EXIT_TRY_LATER if data.get("retryable") else EXIT_NO)
+
+
+def _read_prompt() -> str:
+    # Closed when the shell says `<&-`.
+    if sys.stdin is None or sys.stdin.isatty():
+        raise click.UsageError("give a PROMPT, or pipe one in")
+    return sys.stdin.buffer.read().decode(errors="surrogateescape")
 
 
 def _print_answer(chunks: Iterator[dict[str, Any]]) -> None:

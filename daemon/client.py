@@ -62,9 +62,11 @@ class Client:
     def _exchange(self, method: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
         self._last_id += 1
         request = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
-        # ASCII escapes: arguments of a command may hold bytes that are no UTF-8.
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            # A daemon that refuses a line hangs up in the middle of it, and has said why.
+            with contextlib.suppress(BrokenPipeError):
+                # ASCII escapes: arguments of a command may hold bytes that are no UTF-8.
+                self._socket.sendall(json.dumps(request).encode() + b"\n")
             for line in self._lines():
                 message = json.loads(line)
                 if "error" in message:

@@ -4,10 +4,10 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from daemon.paths import built_in_config, named_config, user_config
 from runners.errors import ConfigError
@@ -16,7 +16,6 @@ from runners.settings import RunnerSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _Path = tuple[str | int, ...]
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class DaemonSettings(BaseModel):
@@ -39,17 +38,6 @@ class Config(BaseModel):
     default: str | None = None
     aliases: dict[str, str] = Field(default_factory=dict)
     runners: dict[str, RunnerSettings]
-
-
-class _Layout(BaseModel):
-    """The file's first level; each entry under `runners` is checked by its own kind."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    daemon: DaemonSettings = DaemonSettings()
-    default: str | None = None
-    aliases: dict[str, str] = Field(default_factory=dict)
-    runners: dict[str, Any]
 
 
 def find_config(explicit: Path | None = None) -> Path:
@@ -78,35 +66,56 @@ class _Reader:
         self._mistakes: list[tuple[int, str]] = []
 
     def read(self, text: str) -> Config:
+        document = self._parsed(text)
+        if not isinstance(document, dict):
+            raise ConfigError(f"{self._path}:1: runners: missing; a configuration has the keys {', '.join(_KEYS)}")
+        for key in document.keys() - _KEYS.keys():
+            self._mistake((key,), _unknown(key, list(_KEYS)))
+        parts = {name: self._part(name, document[name]) for name in _KEYS if name in document}
+        entries, aliases, default = parts.get("runners", {}), parts.get("aliases", {}), parts.get("default")
+        runners = dict(self._entries(entries))
+        if "runners" not in document:
+            self._mistake(("runners",), "missing: there is nobody to serve")
+        elif entries:
+            self._check_references(aliases, default, entries, runners)
+        if self._mistakes:
+            raise ConfigError("\n".join(f"{self._path}:{line}: {message}" for line, message in sorted(self._mistakes)))
+        settings = parts.get("daemon", DaemonSettings())
+        return Config(path=self._path, daemon=settings, default=default, aliases=aliases, runners=runners)
+
+    def _parsed(self, text: str) -> Any:
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = 1 if mark is None else mark.line + 1
-            raise ConfigError(f"{self._path}:{line}: not YAML: {getattr(error, 'problem', error)}") from error
-        if root is not None:
-            self._remember_lines(root, ())
-        document = yaml.safe_load(text) if root is not None and not self._mistakes else {}
-        layout = self._check(_Layout, document, ())
-        runners = dict(self._entries(layout.runners)) if layout else {}
-        if layout:
-            self._check_references(layout, runners)
-        if self._mistakes or layout is None:
-            lines = [f"{self._path}:{line}: {message}" for line, message in sorted(self._mistakes)]
-            raise ConfigError("\n".join(lines))
-        return Config(
-            path=self._path, daemon=layout.daemon, default=layout.default, aliases=layout.aliases, runners=runners
-        )
+            if root is not None:
+                self._remember_lines(root, ())
+            return yaml.safe_load(text)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError(f"{self._path}:{line}: not YAML: {error.problem}") from error
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(f"{self._path}:{line}: not YAML: a control character") from error
+
+    def _part(self, name: str, value: Any) -> Any:
+        """A top-level key's value as its type, or that type's empty value where it is wrong."""
+        try:
+            return _KEYS[name].validate_python(value)
+        except ValidationError as error:
+            self._mistakes_of(error, (name,), DaemonSettings)
+        return {"daemon": DaemonSettings(), "default": None}.get(name, {})
 
     def _remember_lines(self, node: yaml.Node, path: _Path) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                child = (*path, str(key.value))
                 line = key.start_mark.line + 1
+                child = (*path, str(key.value))
+                if key.tag != "tag:yaml.org,2002:str":
+                    raise ConfigError(f"{self._path}:{line}: {_dotted(child)}: a key is a text; put it in quotes")
                 if child in self._lines:
                     self._mistakes.append((line, f"{_dotted(child)}: stands here twice (line {self._lines[child]})"))
-                self._lines[child] = line
-                self._remember_lines(value, child)
+                else:
+                    self._lines[child] = line
+                    self._remember_lines(value, child)
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
                 self._lines[(*path, index)] = value.start_mark.line + 1
@@ -118,17 +127,14 @@ class _Reader:
             known = known[:-1]
         self._mistakes.append((self._lines[known], f"{_dotted(path)}: {message}" if path else message))
 
-    def _check(self, model: type[Model], value: Any, path: _Path) -> Model | None:
-        try:
-            return model.model_validate(value)
-        except ValidationError as error:
-            for detail in error.errors():
-                at = (*path, *detail["loc"])
-                if detail["type"] == "extra_forbidden":
-                    self._mistake(at, _unknown(str(detail["loc"][-1]), model, detail["loc"][:-1]))
-                else:
-                    self._mistake(at, detail["msg"])
-            return None
+    def _mistakes_of(self, error: ValidationError, path: _Path, model: type[BaseModel]) -> None:
+        for detail in error.errors():
+            location = detail["loc"]
+            if detail["type"] == "extra_forbidden":
+                message = _unknown(str(location[-1]), _known_keys(model, location[:-1]))
+            else:
+                message = detail["msg"]
+            self._mistake((*path, *location), message)
 
     def _entries(self, entries: dict[str, Any]) -> Iterator[tuple[str, RunnerSettings]]:
         for name, entry in entries.items():
@@ -140,37 +146,52 @@ class _Reader:
             else:
                 try:
                     settings_type = provider_class(entry["kind"]).settings_type
+                    yield name, settings_type.model_validate(entry)
                 except ConfigError as error:
                     self._mistake((*path, "kind"), error.message)
-                    continue
-                settings = self._check(settings_type, entry, path)
-                if settings is not None:
-                    yield name, settings
+                except ValidationError as error:
+                    self._mistakes_of(error, path, settings_type)
 
-    def _check_references(self, layout: _Layout, runners: dict[str, RunnerSettings]) -> None:
-        names = list(layout.runners)
-        for alias, target in layout.aliases.items():
-            if alias in names:
+    def _check_references(
+        self,
+        aliases: dict[str, str],
+        default: str | None,
+        entries: dict[str, Any],
+        runners: dict[str, RunnerSettings],
+    ) -> None:
+        for alias, target in aliases.items():
+            if alias in entries:
                 self._mistake(("aliases", alias), "is a runner's name too")
-            if target.partition(":")[0] not in names:
+            if target.partition(":")[0] not in entries:
                 self._mistake(("aliases", alias), f"{target!r} names no runner of this file")
-        if layout.default is None:
+        if default is None:
             return
-        runner = layout.aliases.get(layout.default, layout.default).partition(":")[0]
-        if runner not in names:
-            self._mistake(("default",), f"{layout.default!r} names no runner of this file ({', '.join(names)})")
+        runner = aliases.get(default, default).partition(":")[0]
+        if runner not in entries:
+            self._mistake(("default",), f"{default!r} names no runner of this file ({', '.join(entries)})")
         elif runner in runners and provider_class(runners[runner].kind).by_name_only:
             self._mistake(("default",), f"{runner} answers only when it is asked for by name")
 
 
-def _unknown(key: str, model: type[BaseModel], inside: tuple[int | str, ...]) -> str:
+_KEYS: dict[str, TypeAdapter[Any]] = {
+    "daemon": TypeAdapter(DaemonSettings),
+    "default": TypeAdapter(str),
+    "aliases": TypeAdapter(dict[str, str]),
+    "runners": TypeAdapter(dict[str, Any]),
+}
+
+
+def _known_keys(model: type[BaseModel], inside: tuple[int | str, ...]) -> list[str]:
     for step in inside:
         annotation = model.model_fields[str(step)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return "unknown key"
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
         model = annotation
-    known = [name for name in model.model_fields if name != "path"]
-    near = difflib.get_close_matches(key, known, n=1)
+    return list(model.model_fields)
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(key), known, n=1)
     return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known are {', '.join(known)}"
 
 

@@ -2,9 +2,10 @@
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
-from platformdirs import user_config_path, user_runtime_path, user_state_path
+from platformdirs import user_config_path, user_state_path
 
 from daemon.errors import UnsafeDirectoryError
 
@@ -19,9 +20,10 @@ def state_directory() -> Path:
 
 def socket_path() -> Path:
     """The socket that clients and daemon agree on without being told."""
-    # Without the variable platformdirs may name a directory that others can write to.
-    if os.environ.get("XDG_RUNTIME_DIR"):
-        return user_runtime_path(_APP) / _SOCKET
+    # By hand: platformdirs, not told or not content with what it is told, names a directory that others can write to.
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    if runtime.is_absolute():
+        return runtime / _APP / _SOCKET
     return state_directory() / "run" / _SOCKET
 
 
@@ -45,8 +47,12 @@ def built_in_config() -> Path:
 
 def private_directory(path: Path) -> Path:
     """Makes `path` 0700, or makes sure that it is: ours, no symlink, closed to others. Raises UnsafeDirectoryError."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
+    try:
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700, parents=True)
+        found = path.lstat()
+    except OSError as error:
+        raise UnsafeDirectoryError(f"{path} cannot be made: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode):
         raise UnsafeDirectoryError(f"{path} is not a directory (a symbolic link will not do)")
     if found.st_uid != os.getuid():

@@ -46,13 +46,18 @@ class Registry:
         raise ModelNotFoundError(f"nobody serves the model {reference!r}", hint=self._nearest(reference))
 
     def _nearest(self, wanted: str) -> str:
+        """A hint: the names like `wanted`, in the spelling that is served, or all there are."""
         served = [(name, info.model) for name, runner in self.runners.items() for info in runner.available_models()]
-        full = {model: f"{name}:{model}" for name, model in served}
-        names = [*self._aliases, *self.runners, *full.values()]
-        near = [full.get(name, name) for name in difflib.get_close_matches(wanted, [*names, *full])]
-        return f"did you mean {', '.join(dict.fromkeys(near))}?" if near else f"there are {', '.join(names)}"
+        names = [*self._aliases, *self.runners, *(f"{name}:{model}" for name, model in served)]
+        near = difflib.get_close_matches(wanted, [*names, *(model for _, model in served)])
+        found = [name for close in near for name in ([close] if close in names else _spelled(close, served))]
+        return f"did you mean {', '.join(dict.fromkeys(found))}?" if found else f"there are {', '.join(names)}"
 
     async def aclose(self) -> None:
         """Closes every runner's sessions."""
         for runner in self.runners.values():
             await runner.aclose()
+
+
+def _spelled(model: str, served: list[tuple[str, str]]) -> list[str]:
+    return [f"{runner}:{name}" for runner, name in served if name == model]

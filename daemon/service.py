@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class Service:
-    """The daemon without its doors. `drain` lets running chats end and refuses new ones."""
+    """The daemon without its doors."""
 
     def __init__(self, registry: Registry, supervisor: Supervisor) -> None:
         self._registry = registry
@@ -31,8 +31,6 @@ class Service:
         self._began_s = time.monotonic()
         self._running: Counter[str] = Counter()
         self._draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def chat(self, request: ChatRequest) -> ChatStream:
         """Answers through the runner that `request.model` names; raises ModelNotFoundError at once.
@@ -50,7 +48,6 @@ class Service:
         log = _log.bind(runner=runner.name, model=model)
         outcome = "cancelled"
         self._running[runner.name] += 1
-        self._idle.clear()
         try:
             async with stream:
                 async for chunk in stream:
@@ -67,8 +64,6 @@ class Service:
             raise
         finally:
             self._running[runner.name] -= 1
-            if not self._running.total():
-                self._idle.set()
             log.info("chat.ended", outcome=outcome, duration_s=round(time.monotonic() - began_s, 3))
 
     async def health(self, name: str | None = None, *, deep: bool = False) -> dict[str, Any]:
@@ -148,15 +143,9 @@ class Service:
         known = self._supervisor.known(name)
         return known.state if known else "unknown"
 
-    async def drain(self, limit_s: float) -> bool:
-        """Refuses new chats and waits for the running ones; False when they have not ended in time."""
+    def refuse_chats(self) -> None:
+        """From now on no chat begins; those that run go on."""
         self._draining = True
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 def _worker(session: Session) -> dict[str, Any]:

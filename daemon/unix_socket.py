@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import stat
 import struct
 import sys
 from pathlib import Path
@@ -31,7 +32,11 @@ class Instance:
         if len(os.fsencode(self._path)) >= _PATH_CAP_BYTES:
             raise DaemonError(f"the socket's path is longer than the system allows: {self._path}; give a shorter one")
         private_directory(self._path.parent)
-        self._lock = os.open(lock_path(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = lock_path(self._path)
+        try:
+            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise DaemonError(f"{lock} cannot be used: {error.strerror}; remove it") from error
         try:
             self._take_lock(self._lock)
             self._remove_stale_socket()
@@ -62,11 +67,14 @@ class Instance:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
     def _remove_stale_socket(self) -> None:
+        try:
+            if not stat.S_ISSOCK(self._path.lstat().st_mode):
+                raise DaemonError(f"{self._path} is in the way: it is no socket")
+        except FileNotFoundError:
+            return
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(os.fspath(self._path))
-            except FileNotFoundError:
-                return
             except ConnectionRefusedError:
                 self._path.unlink()
                 return

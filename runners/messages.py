@@ -7,9 +7,9 @@ import base64
 import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 Role = Literal["system", "user", "assistant", "tool", "summary", "error"]
 ReasoningEffort = Literal["none", "low", "medium", "high", "xhigh"]
@@ -45,6 +45,14 @@ class ImagePart(_Incoming):
         return data
 
 
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+# Told apart by their JSON type, so that an error names the field that is wrong and not both alternatives.
+_Content = Annotated[
+    Annotated[str, Tag("<string>")] | Annotated[list[Part], Tag("<parts>")],
+    Discriminator(lambda content: "<parts>" if isinstance(content, list) else "<string>"),
+]
+
+
 class ToolCall(_Incoming):
     """The model's call of a client tool. Arguments that are no JSON object stay in `arguments_raw`, with why."""
 
@@ -72,7 +80,7 @@ class ChatMessage(_Incoming):
     """
 
     role: Role
-    content: str | list[TextPart | ImagePart] = ""
+    content: _Content = ""
     reasoning: str | None = None
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_call_id: str | None = None
@@ -88,7 +96,7 @@ class ChatMessage(_Incoming):
         return self
 
     @property
-    def parts(self) -> list[TextPart | ImagePart]:
+    def parts(self) -> list[Part]:
         """The content as parts, in order; an empty string is no part."""
         if isinstance(self.content, str):
             return [TextPart(text=self.content)] if self.content else []

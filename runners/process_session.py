@@ -4,6 +4,7 @@ Owns the course of a turn (send, read until the translator says that it ended, a
 vendor's words are its subclasses' business.
 """
 
+import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
@@ -104,8 +105,10 @@ class ProcessSession(Session):
         """See Session.aclose. A CLI that is not at rest is not asked to leave, but terminated."""
         ask = self.state == "idle"
         self.state = "dead"
-        await self.cli.aclose(ask=ask)
-        self.provider.sessions.discard(self)
+        closing = self.cli.close(ask=ask)
+        # When it is done and not before, also when we are cancelled: who closes the provider must wait for it.
+        closing.add_done_callback(lambda _: self.provider.sessions.discard(self))
+        await asyncio.shield(closing)
 
 
 def json_object(line: bytes) -> dict[str, Any] | None:

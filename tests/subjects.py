@@ -15,6 +15,7 @@ from runners.providers.claude_events import ClaudeTranslator
 from runners.providers.echo import EchoProvider, EchoTranslator
 from runners.settings import ClaudeSettings, EchoSettings
 from runners.testing import Received, Subject, request
+from tests.live.claude_body import our_messages, our_system
 from tests.live.messages_api import MessagesApi, Reply, text
 from tests.world import World
 
@@ -23,27 +24,6 @@ FAKE_CLAUDE = Path(__file__).parent / "fakes" / "fake_claude.py"
 TRANSCRIPTS = Path(__file__).parent / "transcripts" / "claude"
 
 MakeSubject = Callable[[World], AbstractAsyncContextManager[Subject]]
-
-
-def our_system(body: dict[str, Any]) -> str:
-    """The system prompt that the API received, less the line that the CLI puts before it."""
-    agent, *ours = [block["text"] for block in body["system"]]
-    assert agent.startswith("You are a Claude agent")
-    return "".join(ours)
-
-
-def our_messages(body: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The messages that the API received, less what the CLI adds: system messages, reminders, cache marks."""
-    found = []
-    for message in body["messages"]:
-        content = message["content"]
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        blocks = [{name: value for name, value in block.items() if name != "cache_control"} for block in blocks]
-        while len(blocks) > 1 and blocks[0].get("text", "").startswith("<system-reminder>\n"):
-            del blocks[0]
-        if message["role"] != "system":
-            found.append((message["role"], blocks))
-    return found
 
 
 def received_by_api(body: dict[str, Any]) -> Received:
@@ -57,9 +37,9 @@ def received_by_api(body: dict[str, Any]) -> Received:
         "reasoning_effort": body.get("output_config", {}).get("effort") if thinks else None,
     }
     messages = our_messages(body)
-    images = [block["source"]["data"] for _, blocks in messages for block in blocks if block["type"] == "image"]
-    texts = [(role, "".join(block.get("text", "") for block in blocks)) for role, blocks in messages]
-    return Received(our_system(body), texts, knobs, images)
+    images = [part["source"]["data"] for m in messages for part in m["content"] if part["type"] == "image"]
+    texts = [(m["role"], "".join(part.get("text", "") for part in m["content"])) for m in messages]
+    return Received("".join(our_system(body)), texts, knobs, images)
 
 
 class RealClaude(Subject):
@@ -132,14 +112,14 @@ class ReplayedClaude(Subject):
 
     def received(self) -> Received:
         """What the fake was sent since the log began, as the real CLI would pass it on."""
-        body: dict[str, Any] = {"system": [{"text": "You are a Claude agent"}], "messages": []}
+        body: dict[str, Any] = {"system": [], "messages": []}
         for line in self.log.read_text(encoding="utf-8").split("\n")[:-1]:
             sent = json.loads(line)
             control = sent.get("request", {})
             if sent["type"] in ("user", "assistant"):
                 body["messages"].append({"role": sent["type"], "content": _without_white_blocks(sent["message"])})
             elif control["subtype"] == "initialize":
-                body["system"] += [{"text": prompt} for prompt in control["systemPrompt"]]
+                body["system"] += [{"type": "text", "text": prompt} for prompt in control["systemPrompt"]]
             elif control["subtype"] == "apply_flag_settings":
                 flags = control["settings"]["env"]
                 body |= json.loads(flags.get("CLAUDE_CODE_EXTRA_BODY") or "{}")

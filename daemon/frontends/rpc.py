@@ -19,13 +19,14 @@ from daemon.unix_socket import peer_uid
 from runners.errors import LineTooLongError, RequestCancelledError, RunnerError
 from runners.messages import ChatRequest
 from runners.stream import ChatStream, ResponseBuilder
-from runners.wire.framing import LineFramer, dump_json, parse_json
+from runners.wire.framing import LineFramer, dump_json, parse_json_exactly
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 RUNNER_ERROR = -32010
 _READ_BYTES = 256 * 1024
 _HANG_UP_CHECK_S = 0.25
 _LAST_WORDS_S = 1.0
+_PROBLEMS_TOLD = 10
 
 _log = structlog.get_logger()
 RequestId = str | int
@@ -61,10 +62,16 @@ class RpcFrontend:
         self._line_cap_bytes = line_cap_bytes
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self.answering: set[asyncio.Task[None]] = set()
 
     async def start(self, listening: socket.socket) -> None:
         """Accepts connections on a socket that is bound already."""
         self._server = await asyncio.start_unix_server(self._accept, sock=listening)
+
+    async def answered(self) -> None:
+        """Waits until every request has its answer, and its client has taken it."""
+        while self.answering:
+            await asyncio.wait(self.answering)
 
     async def aclose(self) -> None:
         """Accepts no more, and ends every connection with what still runs on it."""
@@ -133,8 +140,7 @@ class Connection:
         try:
             while data := await self._reader.read(_READ_BYTES):
                 for line in framer.feed(data):
-                    if line.strip():
-                        await self._take(line)
+                    await self._take(line)
             for line in framer.rest():
                 await self._take(line)
             while self._requests and not self._is_hung_up():
@@ -165,27 +171,41 @@ class Connection:
         return bool(poll.poll(0))
 
     async def _take(self, line: bytes) -> None:
-        request_id: RequestId | None = None
+        if not line.strip():
+            return
         try:
             message = self._parsed(line)
-            found_id = message.get("id")
-            request_id = found_id if is_request_id(found_id) else None
+        except RpcError as error:
+            await self._reply(None, error.reply())
+            return
+        request_id = message["id"] if is_request_id(message.get("id")) else None
+        try:
             method, params = self._checked(message)
         except RpcError as error:
-            await self._reply(request_id, error.reply())
+            # A notification is never answered; what is no JSON-RPC at all is none.
+            if "id" in message or error.code == INVALID_REQUEST:
+                await self._reply(request_id, error.reply())
             return
         if method == "$/cancelRequest":
-            running = self._requests.get(params.get("id", ""))
-            if running is not None:
-                running.cancel()
+            self._cancel(params.get("id"))
+            if request_id is not None:
+                await self._reply(request_id, {"result": None})
         elif request_id is not None:
             task = asyncio.create_task(self._answer(request_id, method, params), name=f"rpc-{method}-{request_id}")
             self._requests[request_id] = task
+            self._frontend.answering.add(task)
+            task.add_done_callback(self._frontend.answering.discard)
             task.add_done_callback(lambda _: self._requests.pop(request_id))
+
+    def _cancel(self, request_id: Any) -> None:
+        running = self._requests.get(request_id) if is_request_id(request_id) else None
+        if running is not None:
+            # Behind the task's first step: one that was cancelled before it began would never answer.
+            asyncio.get_running_loop().call_soon(running.cancel)
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:
-            message = parse_json(line)
+            message = parse_json_exactly(line)
         except ValueError as error:
             raise RpcError(PARSE_ERROR, f"not JSON: {error}") from error
         if not isinstance(message, dict):
@@ -261,21 +281,28 @@ def validated(model: type[Any], params: dict[str, Any]) -> Any:
     try:
         return model.model_validate(params)
     except ValidationError as error:
-        problems = [{"path": field_path(params, detail["loc"]), "message": detail["msg"]} for detail in error.errors()]
-        # Of a union's branches the one that got furthest is the one that was meant.
-        problems.sort(key=lambda problem: -len(problem["path"]))
+        problems = [_problem(params, detail) for detail in error.errors()[:_PROBLEMS_TOLD]]
         first = problems[0]
         raise RpcError(INVALID_PARAMS, f"params.{first['path']}: {first['message']}", {"fields": problems}) from error
+
+
+def _problem(params: dict[str, Any], detail: Any) -> dict[str, str]:
+    location = detail["loc"]
+    if detail["type"].startswith("union_tag"):
+        location = (*location, "type")
+    return {"path": field_path(params, location), "message": detail["msg"]}
 
 
 def field_path(value: Any, location: tuple[int | str, ...]) -> str:
     """The path of a field as its sender wrote it: pydantic's location less the names of union branches."""
     path = ""
-    for position, step in enumerate(location):
+    named = [step for step in location if not str(step).startswith("<")]
+    for position, step in enumerate(named):
+        is_last = position == len(named) - 1
         if isinstance(value, list) and isinstance(step, int):
             path += f"[{step}]"
             value = value[step] if step < len(value) else None
-        elif isinstance(value, dict) and (step in value or position == len(location) - 1):
+        elif isinstance(value, dict) and (is_last or (step in value and step != value.get("type"))):
             path += f".{step}"
             value = value.get(step)
     return path.lstrip(".")

@@ -122,7 +122,7 @@ class ClaudeProvider(LlmProvider):
             return replace(Health.unavailable(not_logged_in()), version=version)
         if _numbers(version) < _numbers(TESTED_VERSIONS[0]):
             old = f"{version} is older than {TESTED_VERSIONS[0]}, the oldest version that is known to work"
-            return Health("degraded", "not_installed", version, authenticated=True, detail=old, hint=_INSTALL_HINT)
+            return Health("degraded", "unsupported", version, authenticated=True, detail=old, hint=_INSTALL_HINT)
         method = login.get("authMethod", "an unknown method")
         return Health("ready", version=version, authenticated=True, detail=f"logged in by {method}")
 

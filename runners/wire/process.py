@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,11 @@ class CliProcess:
 
     async def exited_early(self, what: str) -> ProcessExitedError:
         """The error for a CLI that ended, or is of no use, before it had answered. Waits briefly for its exit code."""
-        await self._exits_within(_ORPHANED_PIPE_S)
+        # Its last words may still be on their way when it is gone.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ORPHANED_PIPE_S):
+                await self._pipes.exited.wait()
+                await self._pipes.stderr_ended.wait()
         code = self.returncode
         if code is None:
             how = "is still running"
@@ -144,14 +149,18 @@ class CliProcess:
         if self.returncode is None:
             self._signal_group(signal.SIGKILL)
 
-    async def aclose(self, *, ask: bool = True) -> None:
-        """Ends the process and its group: stdin EOF (when `ask`), SIGTERM, SIGKILL, each step at most 2 s.
+    def close(self, *, ask: bool = True) -> asyncio.Task[None]:
+        """Begins to end the process and its group: stdin EOF (when `ask`), SIGTERM, SIGKILL, each step at most 2 s.
 
-        Idempotent. A caller that is cancelled leaves the closing to go on by itself.
+        Idempotent. The task goes on by itself when who waits for it is cancelled.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(ask), name=f"close-{self.pid}")
-        await asyncio.shield(self._closing)
+        return self._closing
+
+    async def aclose(self, *, ask: bool = True) -> None:
+        """Ends the process and waits for that; see `close`."""
+        await asyncio.shield(self.close(ask=ask))
 
     async def _close(self, ask: bool) -> None:
         self._pipes.discard()
@@ -205,6 +214,7 @@ class _Pipes(asyncio.SubprocessProtocol):
         self.stdout_ended = False
         self.stdout_changed = asyncio.Event()
         self.stderr_tail = bytearray()
+        self.stderr_ended = asyncio.Event()
         self.stdin_writable = asyncio.Event()
         self.stdin_writable.set()
         self.stdin_lost = False
@@ -252,6 +262,8 @@ class _Pipes(asyncio.SubprocessProtocol):
         if fd == 0:
             self.stdin_lost = True
             self.stdin_writable.set()
+        elif fd == 2:
+            self.stderr_ended.set()
         elif fd == 1:
             self._paused = False
             self._end_stdout()

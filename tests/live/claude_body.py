@@ -1,7 +1,8 @@
 """What of a request that claude made is ours: its messages and its system prompt less what the CLI adds.
 
 Measured on the pinned versions. The CLI adds the date and, in the new version, its environment: as messages of the role
-`system`, or as `<system-reminder>` blocks at the start of a user message. It adds `cache_control` here and there.
+`system`, or as `<system-reminder>` blocks at the start of a user message. It adds `cache_control` here and there. Only
+these known additions are taken away: anything else, a file's content say, stays and must be explained.
 """
 
 import re
@@ -9,8 +10,13 @@ from typing import Any
 
 Json = dict[str, Any]
 
-_REMINDER = re.compile(r"<system-reminder>\n.*</system-reminder>\s*", re.DOTALL)
 AGENT_LINE = "You are a Claude agent, built on Anthropic's Claude Agent SDK."
+_DATE = r"Today's date is [\d-]+\."
+_CONTEXT = rf"As you answer [^\n]*\n# currentDate\n{_DATE}\n\n +IMPORTANT: [^\n]*"
+_ENVIRONMENT = r"# Environment\n[^\n]*(?:\n - [^\n]*)+"
+_MODEL = r"You are powered by the model named [^\n]*"
+_ADDED = re.compile(rf"(?:(?:{_CONTEXT}|{_ENVIRONMENT}|{_MODEL}|{_DATE})\s*)+")
+_REMINDER = re.compile(r"<system-reminder>\n(.*)\n</system-reminder>\s*", re.DOTALL)
 
 
 def our_messages(body: Json) -> list[Json]:
@@ -18,10 +24,9 @@ def our_messages(body: Json) -> list[Json]:
     ours = []
     for message in body["messages"]:
         blocks = _blocks(message["content"])
-        if message["role"] == "user":
-            while blocks and _REMINDER.fullmatch(blocks[0].get("text", "")):
-                del blocks[0]
-        if blocks and message["role"] != "system":
+        while blocks and _is_added(blocks[0], message["role"]):
+            del blocks[0]
+        if blocks:
             ours.append({"role": message["role"], "content": blocks})
     return ours
 
@@ -31,16 +36,22 @@ def our_system(body: Json) -> list[str]:
     return [block["text"] for block in _blocks(body["system"]) if block["text"] != AGENT_LINE]
 
 
-def newest(body: Json) -> list[Json]:
-    """The content blocks of our last message."""
-    blocks = our_messages(body)[-1]["content"]
-    assert isinstance(blocks, list)
-    return blocks
+def newest(body: Json) -> str:
+    """The text of our last message."""
+    return "".join(block.get("text", "") for block in our_messages(body)[-1]["content"])
 
 
 def said(role: str, *texts: str) -> Json:
     """A message of text blocks, as `our_messages` gives it."""
     return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
+
+
+def _is_added(block: Json, role: str) -> bool:
+    text = block.get("text", "")
+    if role == "user":
+        reminder = _REMINDER.fullmatch(text)
+        return reminder is not None and _ADDED.fullmatch(reminder[1]) is not None
+    return role == "system" and _ADDED.fullmatch(text) is not None
 
 
 def _blocks(content: str | list[Json]) -> list[Json]:

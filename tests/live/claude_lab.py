@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-from tests.live.messages_api import MessagesApi
-from tests.world import Daemon, Wire, World
+from tests.live.messages_api import MessagesApi, Received
+from tests.world import END_S, Daemon, Wire, World
 
 Json = dict[str, Any]
 Entries = Mapping[str, Json]
@@ -24,7 +24,7 @@ KEY = {"ANTHROPIC_API_KEY": "dummy"}
 PLAN = {"CLAUDE_CODE_OAUTH_TOKEN": "dummy"}
 NO_LOGIN: dict[str, str] = {}
 RUNNER_ERROR = -32010
-GONE_S = 10.0
+PROBES_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Lab:
                 yield self
         finally:
             await self.no_cli_is_left()
-            await asyncio.wait_for(self.api.forget(), GONE_S)
+            await asyncio.wait_for(self.api.forget(), END_S)
 
     async def begin(self, messages: list[Json], *, runner: str = "claude", **params: Any) -> int:
         """Sends a chat and returns its id."""
@@ -112,6 +112,17 @@ class Lab:
             chunks.append(message["params"]["chunk"])
         return chunks
 
+    async def received(self, n: int = 1) -> Received:
+        """The n-th request of the CLIs to their API, from 1."""
+        return await asyncio.wait_for(self.api.received(n), END_S)
+
+    async def first_probes_end(self) -> None:
+        """Waits until the daemon knows the health of every runner: what runs from then on was started by a chat."""
+        async with asyncio.timeout(PROBES_S), await Wire.connect(self.world.socket) as wire:
+            rows = [{"reason": "timeout"}]
+            while any(row["reason"] == "timeout" for row in rows):
+                rows = (await wire.call("health"))["result"]["runners"]
+
     def clis(self) -> list[psutil.Process]:
         """The processes that run in this world beside the daemon."""
         return [process for process in self.world.processes() if process.pid != self.daemon.process.pid]
@@ -119,7 +130,7 @@ class Lab:
     async def no_cli_is_left(self) -> None:
         """Waits until the daemon is alone, and fails when it does not come to that."""
         try:
-            async with asyncio.timeout(GONE_S):
+            async with asyncio.timeout(END_S):
                 while self.clis():  # noqa: ASYNC110 nothing tells of a process of others
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -133,7 +144,9 @@ async def claude_lab(world: World, binary: Path, entries: Entries) -> AsyncItera
         runners = {name: _entry(binary, api.url, entry) for name, entry in entries.items()}
         config = world.config(json.dumps({"daemon": {"drain_s": 5}, "runners": runners}))  # JSON is YAML
         with world.daemon(config) as daemon:
-            yield Lab(world, api, daemon)
+            lab = Lab(world, api, daemon)
+            await lab.first_probes_end()
+            yield lab
 
 
 def _entry(binary: Path, url: str, entry: Json) -> Json:

@@ -34,9 +34,6 @@ def module_world() -> Iterator[World]:
 async def module_lab(module_world: World, claude: Path, entries: Entries) -> AsyncIterator[Lab]:
     """A daemon that a module's tests share."""
     async with claude_lab(module_world, claude, entries) as lab:
-        async with lab.connected():
-            # The first probes have ended: what runs from now on was started by a chat.
-            await lab.wire.call("health")
         yield lab
 
 

@@ -1,0 +1,106 @@
+"""Small programs that stand in for the echo CLI's Python: `binary` of an entry of kind echo.
+
+With them a test holds a chat in the middle, sees what a CLI is given, or makes it fail.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.world import Daemon, World
+
+HELD = """
+import json, sys
+
+def emit(**event):
+    print(json.dumps(event), flush=True)
+
+for line in sys.stdin:
+    match json.loads(line)["type"]:
+        case "start":
+            emit(type="ready")
+        case "turn":
+            emit(type="begin", id="held-1", model="echo")
+            emit(type="delta", text="so far")
+"""
+"""Begins its answer with `so far` and never ends it."""
+
+BROKEN = """
+import sys
+
+sys.exit("these are my last words")
+"""
+"""Exits at once with code 1."""
+
+RECORDING = f"""
+import json, os, stat, sys
+
+def is_open(fd):
+    try:
+        return bool(os.fstat(fd))
+    except OSError:
+        return False
+
+stdin = os.fstat(0)
+record = {{
+    "env": dict(os.environ),
+    "argv": sys.argv[1:],
+    "cwd": os.getcwd(),
+    "leads_its_session": os.getsid(0) == os.getpid(),
+    "stdin_is_a_channel": stat.S_ISFIFO(stdin.st_mode) or stat.S_ISSOCK(stdin.st_mode),
+    "open": [fd for fd in range(1024) if is_open(fd)],
+}}
+part = f"{{sys.argv[0]}}.{{os.getpid()}}"
+with open(part, "w") as file:
+    json.dump(record, file)
+os.replace(part, f"{{sys.argv[0]}}.json")
+os.execv({sys.executable!r}, ["python", *sys.argv[1:]])
+"""
+"""Writes what it was given into a file beside it, then becomes the real echo CLI."""
+
+TALKATIVE = """
+import json, sys
+
+def emit(**event):
+    print(json.dumps(event), flush=True)
+
+for line in sys.stdin:
+    print("not JSON at all:", line, flush=True)
+    print("[1, 2]", flush=True)
+    emit(type="news", line=line)
+    match json.loads(line)["type"]:
+        case "start":
+            emit(type="ready")
+        case "turn":
+            emit(type="begin", id="talkative-1", model="echo")
+            emit(type="delta", text="done")
+            emit(type="usage", input_tokens=1, output_tokens=1)
+            emit(type="end", reason="end")
+"""
+"""Repeats what it was sent in lines that are no JSON, no objects, no events that anybody knows; answers `done`."""
+
+
+def entry(world: World, name: str, source: str) -> str:
+    """An entry of runners.yaml, indented, whose CLI is such a program."""
+    return f"  {name}: {{kind: echo, binary: {world.program(name, source)}}}\n"
+
+
+def record(world: World, name: str) -> dict[str, Any]:
+    """What the program RECORDING of that entry saw last."""
+    seen = json.loads((world.root / f"{name}.json").read_text())
+    assert isinstance(seen, dict)
+    return seen
+
+
+@contextmanager
+def echo_daemon() -> Iterator[Daemon]:
+    """A daemon in a world of its own with the runners `echo`, `held` and `broken`, for the tests of one file."""
+    world = World()
+    runners = "  echo: {kind: echo}\n" + entry(world, "held", HELD) + entry(world, "broken", BROKEN)
+    try:
+        with world.daemon(world.config(f"runners:\n{runners}")) as daemon:
+            yield daemon
+    finally:
+        world.close()
