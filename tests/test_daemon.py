@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any
 
 import psutil
@@ -152,6 +153,31 @@ async def test_a_chat_runs_until_its_client_has_read_its_answer(world: World, da
             received += data
     await client.close()
     assert json.loads(received.splitlines()[-1])["result"]["content"] == BIG
+    assert daemon.wait() == 0
+
+
+async def test_an_answer_that_no_buffer_holds_quite_is_read_to_its_end_too(world: World, daemon: Daemon) -> None:
+    # Of some of these the operating system holds nearly all, and the daemon only the last bytes.
+    sizes = range(180_000, 300_000, 10_000)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in sizes]
+        for client, size in zip(clients, sizes, strict=True):
+            client.connect(str(world.socket))
+            client.settimeout(END_S)
+            params = {"model": "echo", "messages": user("x" * size), "stream": False}
+            client.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "chat", "params": params}).encode() + b"\n")
+
+        async def all_have_ended() -> bool:
+            return len([event for event in daemon.log if event["event"] == "chat.ended"]) == len(sizes)
+
+        await until(all_have_ended)
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for("daemon.draining")
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.process.wait(timeout=2)
+        for client, size in zip(clients, sizes, strict=True):
+            [answer] = read_to_end(client)
+            assert len(answer["result"]["content"]) == size
     assert daemon.wait() == 0
 
 

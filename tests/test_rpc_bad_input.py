@@ -124,6 +124,7 @@ WRONG = [
     (parts({"type": "image", "media_type": "image/png"}), "messages[0].content[0].data"),
     (parts({"type": "image", "media_type": "image/png", "data": "no base64"}), "messages[0].content[0].data"),
     (parts({"type": "image", "media_type": "image/bmp", "data": "AA=="}), "messages[0].content[0].media_type"),
+    ({"messages": [{"role": "user", "content": "Hi", "timestamp": {}}]}, "messages[0].timestamp"),
     ({"messages": [{"role": "tool", "content": "18 degrees"}]}, "messages[0]"),
     ({"messages": [{"role": "user", "tool_calls": [{"id": "c1", "name": "f"}]}]}, "messages[0]"),
     ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c1"}]}]}, "messages[0].tool_calls[0].name"),

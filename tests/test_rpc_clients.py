@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.programs import echo_daemon
+from tests.programs import HELD, echo_daemon, entry
 from tests.world import END_S, Daemon, Wire, World, until, user
 
 BIG = "x" * 8_000_000
@@ -111,6 +111,24 @@ async def test_clients_that_disappear_in_the_middle_of_reading_leave_no_session(
                 received = 0
                 while received < 100_000:
                     received += len(client.recv(1_000_000))
+        async with await Wire.connect(world.socket) as wire:
+            assert await until(lambda: nothing_runs(wire))
+    assert {event["level"] for event in daemon.log} == {"info"}
+
+
+async def test_a_client_that_disappears_after_it_had_ended_its_sending_takes_all_of_its_chats_with_it(
+    world: World,
+) -> None:
+    runners = "runners:\n  echo: {kind: echo}\n" + entry(world, "held", HELD)
+    with world.daemon(world.config(runners)) as daemon, raw(daemon) as client:
+        client.sendall(
+            chat(1, model="held", messages=user("Hi")) + chat(2, model="echo", messages=user("word " * 20_000))
+        )
+        client.shutdown(socket.SHUT_WR)
+        received = 0
+        while received < 100_000:
+            received += len(client.recv(1_000_000))
+        client.close()
         async with await Wire.connect(world.socket) as wire:
             assert await until(lambda: nothing_runs(wire))
     assert {event["level"] for event in daemon.log} == {"info"}

@@ -4,24 +4,21 @@ Owns the child from spawn to reaping. Knows no vendor: what the lines mean is th
 """
 
 import asyncio
+import errno
 import os
 import signal
 import tempfile
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError
+from runners.errors import NotInstalledError, ProcessExitedError
 from runners.wire.framing import LINE_CAP_BYTES, LineFramer
+from runners.wire.pipes import ORPHANED_PIPE_S, Pipes
 
-STDERR_TAIL_BYTES = 16 * 1024
-_PAUSE_AT_BYTES = 1024 * 1024
-_RESUME_AT_BYTES = _PAUSE_AT_BYTES // 2
 _STEP_S = 2.0
-_ORPHANED_PIPE_S = 1.0
 
 
 class CliProcess:
@@ -34,7 +31,7 @@ class CliProcess:
     def __init__(
         self,
         transport: asyncio.SubprocessTransport,
-        pipes: "_Pipes",
+        pipes: Pipes,
         temporary: "tempfile.TemporaryDirectory[str] | None",
     ) -> None:
         self._transport = transport
@@ -54,7 +51,7 @@ class CliProcess:
         scratch: Path | None = None,
         line_cap_bytes: int = LINE_CAP_BYTES,
     ) -> "CliProcess":
-        """Starts `argv` with exactly `env`; NotInstalledError when it cannot be executed.
+        """Starts `argv` with exactly `env`; NotInstalledError when that is no program we can run.
 
         With `scratch` the process gets a TMPDIR of its own below that directory, removed when it is closed.
         """
@@ -63,14 +60,17 @@ class CliProcess:
         child_env = dict(env) if temporary is None else {**env, "TMPDIR": temporary.name}
         try:
             transport, pipes = await loop.subprocess_exec(
-                lambda: _Pipes(LineFramer(line_cap_bytes)), *argv, env=child_env, cwd=cwd, start_new_session=True
+                lambda: Pipes(LineFramer(line_cap_bytes)), *argv, env=child_env, cwd=cwd, start_new_session=True
             )
         except BaseException as error:
             if temporary is not None:
                 temporary.cleanup()
-            if isinstance(error, OSError):
-                raise NotInstalledError(f"{argv[0]} cannot be started: {error.strerror or error}") from error
-            raise
+            if not isinstance(error, OSError):
+                raise
+            message = f"{argv[0]} cannot be started: {error.strerror or error}"
+            # Anything else, such as too many open files, says nothing about the program.
+            missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
+            raise (NotInstalledError if missing else ProcessExitedError)(message) from error
         return cls(transport, pipes, temporary)
 
     @property
@@ -113,7 +113,7 @@ class CliProcess:
         """The error for a CLI that ended, or is of no use, before it had answered. Waits briefly for its exit code."""
         # Its last words may still be on their way when it is gone.
         with suppress(TimeoutError):
-            async with asyncio.timeout(_ORPHANED_PIPE_S):
+            async with asyncio.timeout(ORPHANED_PIPE_S):
                 await self._pipes.exited.wait()
                 await self._pipes.stderr_ended.wait()
         code = self.returncode
@@ -198,113 +198,6 @@ class CliProcess:
         except TimeoutError:
             return False
         return True
-
-
-class _Pipes(asyncio.SubprocessProtocol):
-    """The reading side of a CliProcess, as asyncio calls it."""
-
-    def __init__(self, framer: LineFramer) -> None:
-        self._framer = framer
-        self._lines: deque[bytes] = deque()
-        self._unread_bytes = 0
-        self._paused = False
-        self._discarding = False
-        self._stdout: asyncio.ReadTransport | None = None
-        self.overflow: LineTooLongError | None = None
-        self.stdout_ended = False
-        self.stdout_changed = asyncio.Event()
-        self.stderr_tail = bytearray()
-        self.stderr_ended = asyncio.Event()
-        self.stdin_writable = asyncio.Event()
-        self.stdin_writable.set()
-        self.stdin_lost = False
-        self.exited = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        stdout = transport.get_pipe_transport(1)
-        assert isinstance(stdout, asyncio.ReadTransport)
-        self._stdout = stdout
-
-    def pop_line(self) -> bytes | None:
-        """The next unread line; lets the CLI write on once enough has been read."""
-        if not self._lines:
-            return None
-        line = self._lines.popleft()
-        self._unread_bytes -= len(line)
-        if self._paused and self._unread_bytes <= _RESUME_AT_BYTES:
-            self._resume()
-        return line
-
-    def rest(self) -> list[bytes]:
-        """The line that was begun and never ended."""
-        return self._framer.rest()
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        if fd == 2:
-            self.stderr_tail += data
-            del self.stderr_tail[:-STDERR_TAIL_BYTES]
-            return
-        if self._discarding or self.overflow is not None:
-            return
-        try:
-            lines = self._framer.feed(data)
-        except LineTooLongError as error:
-            self.overflow = error
-        else:
-            self._lines.extend(lines)
-            self._unread_bytes += sum(map(len, lines))
-            if self._unread_bytes > _PAUSE_AT_BYTES:
-                self._pause()
-        self.stdout_changed.set()
-
-    def pipe_connection_lost(self, fd: int, _exc: Exception | None) -> None:
-        if fd == 0:
-            self.stdin_lost = True
-            self.stdin_writable.set()
-        elif fd == 2:
-            self.stderr_ended.set()
-        elif fd == 1:
-            self._paused = False
-            self._end_stdout()
-
-    def pause_writing(self) -> None:
-        self.stdin_writable.clear()
-
-    def resume_writing(self) -> None:
-        self.stdin_writable.set()
-
-    def process_exited(self) -> None:
-        self.exited.set()
-        self._expect_stdout_end()
-
-    def discard(self) -> None:
-        """From now on stdout is read and thrown away, so that the CLI can write its last and go."""
-        self._discarding = True
-        self._lines.clear()
-        self._unread_bytes = 0
-        self._resume()
-
-    def _pause(self) -> None:
-        if self._stdout is not None and not self._paused:
-            self._paused = True
-            self._stdout.pause_reading()
-
-    def _resume(self) -> None:
-        if self._stdout is not None and self._paused:
-            self._paused = False
-            self._stdout.resume_reading()
-            if self.exited.is_set():
-                self._expect_stdout_end()
-
-    def _expect_stdout_end(self) -> None:
-        # A grandchild that inherited stdout holds it open for ever; what the CLI itself wrote is read in a moment.
-        asyncio.get_running_loop().call_later(_ORPHANED_PIPE_S, self._end_stdout)
-
-    def _end_stdout(self) -> None:
-        if not self._paused:
-            self.stdout_ended = True
-            self.stdout_changed.set()
 
 
 def _signal_name(returncode: int) -> str:

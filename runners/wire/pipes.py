@@ -1,0 +1,127 @@
+"""What a child process writes: lines from stdout with backpressure, a bounded tail of stderr.
+
+Owns the callbacks of asyncio's subprocess transport. What becomes of the child is `runners.wire.process`.
+"""
+
+import asyncio
+from collections import deque
+
+from runners.errors import LineTooLongError
+from runners.wire.framing import LineFramer
+
+ORPHANED_PIPE_S = 1.0
+"""How long an exited child's pipe may stay open: then a grandchild holds it, and nothing more will come."""
+
+_STDERR_TAIL_BYTES = 16 * 1024
+_PAUSE_AT_BYTES = 1024 * 1024
+_RESUME_AT_BYTES = _PAUSE_AT_BYTES // 2
+
+
+class Pipes(asyncio.SubprocessProtocol):
+    """Lines from stdout, a tail of stderr, and the state of the pipes of one child.
+
+    The events are set, and the flags changed, from the loop's callbacks; CliProcess waits for them.
+    """
+
+    def __init__(self, framer: LineFramer) -> None:
+        self._framer = framer
+        self._lines: deque[bytes] = deque()
+        self._unread_bytes = 0
+        self._paused = False
+        self._discarding = False
+        self._stdout: asyncio.ReadTransport | None = None
+        self.overflow: LineTooLongError | None = None
+        self.stdout_ended = False
+        self.stdout_changed = asyncio.Event()
+        self.stderr_tail = bytearray()
+        self.stderr_ended = asyncio.Event()
+        self.stdin_writable = asyncio.Event()
+        self.stdin_writable.set()
+        self.stdin_lost = False
+        self.exited = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        stdout = transport.get_pipe_transport(1)
+        assert isinstance(stdout, asyncio.ReadTransport)
+        self._stdout = stdout
+
+    def pop_line(self) -> bytes | None:
+        """The next unread line; lets the CLI write on once enough has been read."""
+        if not self._lines:
+            return None
+        line = self._lines.popleft()
+        self._unread_bytes -= len(line)
+        if self._paused and self._unread_bytes <= _RESUME_AT_BYTES:
+            self._resume()
+        return line
+
+    def rest(self) -> list[bytes]:
+        """The line that was begun and never ended."""
+        return self._framer.rest()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self.stderr_tail += data
+            del self.stderr_tail[:-_STDERR_TAIL_BYTES]
+            return
+        if self._discarding or self.overflow is not None:
+            return
+        try:
+            lines = self._framer.feed(data)
+        except LineTooLongError as error:
+            self.overflow = error
+        else:
+            self._lines.extend(lines)
+            self._unread_bytes += sum(map(len, lines))
+            if self._unread_bytes > _PAUSE_AT_BYTES:
+                self._pause()
+        self.stdout_changed.set()
+
+    def pipe_connection_lost(self, fd: int, _exc: Exception | None) -> None:
+        if fd == 0:
+            self.stdin_lost = True
+            self.stdin_writable.set()
+        elif fd == 2:
+            self.stderr_ended.set()
+        elif fd == 1:
+            self._paused = False
+            self._end_stdout()
+
+    def pause_writing(self) -> None:
+        self.stdin_writable.clear()
+
+    def resume_writing(self) -> None:
+        self.stdin_writable.set()
+
+    def process_exited(self) -> None:
+        self.exited.set()
+        self._expect_stdout_end()
+
+    def discard(self) -> None:
+        """From now on stdout is read and thrown away, so that the CLI can write its last and go."""
+        self._discarding = True
+        self._lines.clear()
+        self._unread_bytes = 0
+        self._resume()
+
+    def _pause(self) -> None:
+        if self._stdout is not None and not self._paused:
+            self._paused = True
+            self._stdout.pause_reading()
+
+    def _resume(self) -> None:
+        if self._stdout is not None and self._paused:
+            self._paused = False
+            self._stdout.resume_reading()
+            if self.exited.is_set():
+                self._expect_stdout_end()
+
+    def _expect_stdout_end(self) -> None:
+        # A grandchild that inherited stdout holds it open for ever; what the CLI itself wrote is read in a moment.
+        asyncio.get_running_loop().call_later(ORPHANED_PIPE_S, self._end_stdout)
+
+    def _end_stdout(self) -> None:
+        if not self._paused:
+            self.stdout_ended = True
+            self.stdout_changed.set()
