@@ -104,7 +104,10 @@ class _Reader:
             self._mistakes_of(error, (name,), DaemonSettings)
         return {"daemon": DaemonSettings(), "default": None}.get(name, {})
 
-    def _remember_lines(self, node: yaml.Node, path: _Path) -> None:
+    def _remember_lines(self, node: yaml.Node, path: _Path, around: tuple[yaml.Node, ...] = ()) -> None:
+        if node in around:
+            raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: {_dotted(path)}: contains itself")
+        around = (*around, node)
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 line = key.start_mark.line + 1
@@ -115,11 +118,11 @@ class _Reader:
                     self._mistakes.append((line, f"{_dotted(child)}: stands here twice (line {self._lines[child]})"))
                 else:
                     self._lines[child] = line
-                    self._remember_lines(value, child)
+                    self._remember_lines(value, child, around)
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
                 self._lines[(*path, index)] = value.start_mark.line + 1
-                self._remember_lines(value, (*path, index))
+                self._remember_lines(value, (*path, index), around)
 
     def _mistake(self, path: _Path, message: str) -> None:
         known = path

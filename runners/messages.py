@@ -85,7 +85,14 @@ class ChatMessage(_Incoming):
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_call_id: str | None = None
     is_error: bool = False
-    timestamp: float | str | None = None
+    timestamp: Any = None
+
+    @field_validator("timestamp")
+    @classmethod
+    def _is_a_time(cls, timestamp: Any) -> Any:
+        if timestamp is not None and not isinstance(timestamp, int | float | str):
+            raise ValueError("a time is a number of seconds or a text")
+        return timestamp
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> "ChatMessage":

@@ -143,7 +143,7 @@ MISTAKES = {
     "an unknown tag": (ECHO + "    model: !secret x\n", "4: not YAML: "),
     "a Python object": (ECHO + "    model: !!python/object:os.system x\n", "4: not YAML: "),
     "a key that is a list": (ECHO + "? [a]\n: b\n", "4: "),
-    "a part that contains itself": ("runners: &all\n  echo: *all\n", "2: "),
+    "a part that contains itself": ("runners: &all\n  echo: *all\n", "2: runners.echo: "),
     "a control character": (ECHO + "    model: \x01\n", "4: not YAML: "),
     "nothing": ("", "1: runners: "),
     "a comment alone": ("# nothing\n", "1: runners: "),

@@ -131,6 +131,8 @@ class Connection:
         self._frontend = frontend
         self._reader = reader
         self._writer = writer
+        # What is sent has left us when `drain` returns: nothing of an answer is lost when the daemon ends behind it.
+        writer.transport.set_write_buffer_limits(high=0)
         self._requests: dict[RequestId, asyncio.Task[None]] = {}
         self._closing = False
 
@@ -166,9 +168,11 @@ class Connection:
 
     def _is_hung_up(self) -> bool:
         # A closed connection and a half-closed one look the same to a reader; only poll tells them apart.
+        descriptor = self._writer.get_extra_info("socket").fileno()
         poll = select.poll()
-        poll.register(self._writer.get_extra_info("socket").fileno(), 0)
-        return bool(poll.poll(0))
+        if descriptor >= 0:
+            poll.register(descriptor, 0)
+        return descriptor < 0 or bool(poll.poll(0))
 
     async def _take(self, line: bytes) -> None:
         if not line.strip():

@@ -73,11 +73,12 @@ async def test_the_history_and_the_system_prompt_reach_the_model_as_they_are(lab
 
 
 async def test_parts_of_a_message_and_messages_in_a_row_reach_the_model_in_their_order(lab: Lab) -> None:
-    parts = [{"type": "text", "text": text} for text in ("  ", "/clear ", "@", "/etc/passwd", "\n")]
-    await lab.chat([*user("/help"), *user("one"), {"role": "user", "content": parts}])
-    # The parts of one message are one text.
-    expected = said("user", "/help", "one", "  /clear @/etc/passwd\n")
-    assert our_messages((await lab.received()).body) == [expected]
+    parts = [{"type": "text", "text": text} for text in ("/", "clear ", "@", "/etc/passwd", " ", "\n")]
+    row = [*user("/help"), *user("one"), *user("two")]
+    await lab.chat([*row, {"role": "assistant", "content": "ok"}, {"role": "user", "content": parts}])
+    # The parts of one message are one text, the messages in a row one message.
+    expected = [said("user", "/help", "one", "two"), said("assistant", "ok"), said("user", "/clear @/etc/passwd \n")]
+    assert our_messages((await lab.received()).body) == expected
 
 
 def much_text(size: int, seed: int) -> str:
