@@ -26,7 +26,7 @@ chat: .venv/runtime
 	fi
 
 test: clis
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: .venv/development
 	$(BIN)/ruff check

@@ -106,7 +106,7 @@ class _Reader:
 
     def _remember_lines(self, node: yaml.Node, path: _Path, around: tuple[yaml.Node, ...] = ()) -> None:
         if node in around:
-            raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: {_dotted(path)}: contains itself")
+            raise ConfigError(f"{self._path}:{self._lines[path]}: {_dotted(path)}: contains itself")
         around = (*around, node)
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:

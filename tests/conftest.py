@@ -25,7 +25,7 @@ async def no_leaks() -> AsyncIterator[None]:
         yield
 
 
-@pytest.fixture(params=TESTED_VERSIONS)
+@pytest.fixture(scope="session", params=TESTED_VERSIONS)
 def claude(request: pytest.FixtureRequest) -> Path:
     """The real claude, in each pinned version."""
     return real_claude(request.param)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.unix_socket import lock_path
 from tests.world import Daemon, Wire, World
 
 CONFIG = "runners: {echo: {kind: echo}}\n"
@@ -47,7 +48,7 @@ def test_the_socket_is_0600_in_a_directory_that_is_0700_whatever_the_umask(world
         assert stat.S_ISSOCK(world.socket.lstat().st_mode)
         assert mode(world.socket) == 0o600
         assert mode(world.socket.parent) == 0o700
-        assert mode(world.socket.with_name("runnerd.lock")) == 0o600
+        assert mode(lock_path(world.socket)) == 0o600
         assert mode(world.state / "runnerd") == 0o700
 
 
@@ -85,8 +86,8 @@ def test_a_file_where_the_state_directory_should_be_is_refused(world: World) -> 
 
 def test_a_lock_that_is_a_symbolic_link_is_refused(world: World) -> None:
     world.socket.parent.mkdir(mode=0o700)
-    world.socket.with_name("runnerd.lock").symlink_to(world.root / "precious")
-    assert "runnerd.lock" in refused(world)
+    lock_path(world.socket).symlink_to(world.root / "precious")
+    assert str(lock_path(world.socket)) in refused(world)
     assert not (world.root / "precious").exists()
 
 
@@ -95,6 +96,14 @@ def test_a_file_that_is_no_socket_is_not_replaced(world: World) -> None:
     world.socket.write_text("precious")
     assert str(world.socket) in refused(world)
     assert world.socket.read_text() == "precious"
+
+
+def test_a_file_whose_name_is_like_the_socket_s_is_not_written_to(world: World) -> None:
+    world.socket.parent.mkdir(mode=0o700)
+    precious = world.socket.with_name("poetry.lock")
+    precious.write_text("precious")
+    with world.daemon(world.config(CONFIG), "--socket", str(world.socket.with_name("poetry.sock"))):
+        assert precious.read_text() == "precious"
 
 
 def test_a_socket_that_another_program_answers_on_is_left_to_it(world: World) -> None:
@@ -116,6 +125,16 @@ async def test_the_configuration_may_name_the_socket(world: World) -> None:
         assert await serves(daemon, path)
         assert world.runnerd("status", "--socket", str(path)).returncode == 0
         assert not world.socket.exists()
+
+
+async def test_a_tilde_in_the_configured_socket_means_the_home_directory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Were it taken for a directory's name, that would be made here.
+    world.env["PYTHONPATH"] = str(Path.cwd())
+    monkeypatch.chdir(world.root)
+    with world.daemon(world.config("daemon: {socket: ~/mine/my.sock}\n" + CONFIG)) as daemon:
+        assert daemon.wait_for("daemon.ready")["socket"] == str(world.home / "mine" / "my.sock")
 
 
 async def test_the_option_has_the_last_word_on_the_socket(world: World) -> None:

@@ -4,16 +4,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from runners.providers.claude import TESTED_VERSIONS
-from tests.conftest import real_claude
 from tests.live.claude_lab import Entries, Lab, claude_lab
 from tests.world import World
-
-
-@pytest.fixture(scope="module", params=TESTED_VERSIONS)
-def claude(request: pytest.FixtureRequest) -> Path:
-    """The real claude, in each pinned version; one for a module's tests, so that they can share a daemon."""
-    return real_claude(request.param)
 
 
 @pytest.fixture(scope="module")
