@@ -15,7 +15,12 @@ chat: .venv/runtime
 	@if ! $(BIN)/runnerd status >/dev/null 2>&1; then \
 	    $(BIN)/runnerd serve --log-level warning & daemon=$$!; \
 	    trap 'kill $$daemon; wait $$daemon' EXIT; \
-	    until $(BIN)/runnerd status >/dev/null 2>&1; do kill -0 $$daemon || exit 1; sleep 0.1; done; \
+	    tries=100; \
+	    until $(BIN)/runnerd status >/dev/null 2>&1; do \
+	        kill -0 $$daemon 2>/dev/null || { trap - EXIT; exit 1; }; \
+	        tries=$$((tries - 1)); [ $$tries -gt 0 ] || { echo 'The daemon does not answer.' >&2; exit 1; }; \
+	        sleep 0.1; \
+	    done; \
 	fi; \
 	if [ -n "$(MODEL)" ] || $(BIN)/runnerd health >/dev/null; then \
 	    $(BIN)/runnerd chat $(if $(MODEL),-m '$(MODEL)') -- "$$PROMPT"; \

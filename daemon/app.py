@@ -15,13 +15,16 @@ from daemon.service import Service
 from daemon.supervisor import Supervisor
 from daemon.unix_socket import Instance
 
+# SIGHUP: the terminal that it ran in is gone.
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 _log = structlog.get_logger()
 
 
 def serve(config: Config, socket: Path | None) -> None:
     """Serves until SIGTERM, SIGINT or `shutdown`. Raises DaemonError when it cannot start."""
     state_dir = private_directory(state_directory())
-    path = socket or config.daemon.socket or socket_path()
+    path = (socket or config.daemon.socket or socket_path()).expanduser()
     with Instance(path) as instance:
         asyncio.run(_Daemon(config, state_dir).run(instance, path))
 
@@ -30,19 +33,18 @@ class _Daemon:
     def __init__(self, config: Config, state_dir: Path) -> None:
         self._config = config
         self._state_dir = state_dir
-        self._asked_to_end = 0
         self._end = asyncio.Event()
         self._force = asyncio.Event()
 
     async def run(self, instance: Instance, path: Path) -> None:
         assert instance.socket is not None
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ask_to_end)
+        for number in _ENDS:
+            loop.add_signal_handler(number, self._signalled)
         registry = Registry(self._config, self._state_dir)
         supervisor = Supervisor(registry)
         service = Service(registry, supervisor)
-        rpc = RpcFrontend(service, self._ask_to_end, self._config.daemon.parse_cap_bytes)
+        rpc = RpcFrontend(service, self._end.set, self._config.daemon.parse_cap_bytes)
         try:
             supervisor.start()
             await rpc.start(instance.socket)
@@ -60,9 +62,13 @@ class _Daemon:
             await rpc.aclose()
             await supervisor.aclose()
             await registry.aclose()
+            for number in _ENDS:
+                # One that comes now is late, and must not make a failure of a good end.
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
             _log.info("daemon.ended")
 
-    def _ask_to_end(self) -> None:
+    def _signalled(self) -> None:
         """The first time running chats may end by themselves; the second time they are cut."""
         (self._force if self._end.is_set() else self._end).set()
 

@@ -21,7 +21,7 @@ from daemon.unix_socket import lock_path
 EXIT_NO, EXIT_NO_DAEMON, EXIT_TRY_LATER, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 69, 75, 78, 130
 _EXITS = """\b
 Exit codes: 0 yes; 1 the answer is no, or the chat failed; 2 wrong usage;
-69 no daemon; 75 try again later; 78 the configuration is wrong."""
+69 no daemon; 75 try again later; 78 the configuration is wrong; 130 Ctrl-C."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -191,6 +191,9 @@ def _reported(*, as_json: bool) -> Iterator[None]:
     except BrokenPipeError:
         # Our reader has seen enough. Nothing more can be written, so stdout must not be flushed at exit.
         sys.stdout = None
+        sys.exit(EXIT_NO)
+    except OSError as error:
+        click.echo(f"runnerd: {error.strerror or error}", err=True)
         sys.exit(EXIT_NO)
     except DaemonError as error:
         data = error.data if isinstance(error, CallError) else {}

@@ -26,7 +26,7 @@ class Client:
         except OSError as error:
             self._socket.close()
             raise NoDaemonError(
-                f"no daemon answers on {path} ({error.strerror}): start one with `runnerd serve`"
+                f"no daemon answers on {path} ({error.strerror or error}): start one with `runnerd serve`"
             ) from error
         self._last_id = 0
 

@@ -19,7 +19,10 @@ _Path = tuple[str | int, ...]
 
 
 class DaemonSettings(BaseModel):
-    """The part `daemon:`. `socket` overrides where clients look; `drain_s` is how long a shutdown waits for chats."""
+    """The part `daemon:`. `socket` is where it listens, and clients must be told.
+
+    `drain_s` is how long a shutdown waits for chats.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,7 +47,7 @@ def find_config(explicit: Path | None = None) -> Path:
     """The file in force: the one that was named, else the user's own, else the built-in default."""
     named = explicit or named_config()
     if named is not None:
-        if not named.is_file():
+        if not named.exists():
             raise ConfigError(f"{named}: no such file")
         return named
     return user_config() if user_config().is_file() else built_in_config()
@@ -136,7 +139,7 @@ class _Reader:
             if detail["type"] == "extra_forbidden":
                 message = _unknown(str(location[-1]), _known_keys(model, location[:-1]))
             else:
-                message = detail["msg"]
+                message = "must be a mapping" if detail["type"] in ("model_type", "dict_type") else detail["msg"]
             self._mistake((*path, *location), message)
 
     def _entries(self, entries: dict[str, Any]) -> Iterator[tuple[str, RunnerSettings]]:

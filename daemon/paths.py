@@ -19,7 +19,9 @@ def state_directory() -> Path:
 
 
 def socket_path() -> Path:
-    """The socket that clients and daemon agree on without being told."""
+    """The socket that clients and daemon agree on: `$RUNNERD_SOCKET`, else one in the user's own runtime directory."""
+    if named := os.environ.get("RUNNERD_SOCKET"):
+        return Path(named)
     # By hand: platformdirs, not told or not content with what it is told, names a directory that others can write to.
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     if runtime.is_absolute():
@@ -58,5 +60,5 @@ def private_directory(path: Path) -> Path:
     if found.st_uid != os.getuid():
         raise UnsafeDirectoryError(f"{path} belongs to another user (uid {found.st_uid})")
     if stat.S_IMODE(found.st_mode) & 0o077:
-        raise UnsafeDirectoryError(f"{path} is open to others: chmod 700 {path}")
+        raise UnsafeDirectoryError(f"{path} is open to others: use a directory that only you can enter (chmod 700)")
     return path

@@ -38,7 +38,9 @@ class Service:
         The stream is the runner's own: see ChatStream for its order, its errors and its cancellation.
         """
         if self._draining:
-            raise RequestCancelledError("the daemon is shutting down", hint="start it again: runnerd serve")
+            raise RequestCancelledError(
+                "the daemon is shutting down", hint="start it again: runnerd serve", retryable=True
+            )
         runner, model = self._registry.resolve(request.model)
         stream = runner.complete_stream(request.model_copy(update={"model": model}))
         return ChatStream(self._observed(runner, model, stream), runner=runner.name)

@@ -64,8 +64,11 @@ class Supervisor:
 
     def succeeded(self, name: str) -> None:
         """A chat was answered: whatever was wrong is mended."""
-        known = self.known(name)
-        self._learn(name, replace(known or Health("ready"), state="ready", reason=None, detail=None, hint=None))
+        known = self.known(name) or Health("ready")
+        if known.state != "ready":
+            logged_in = None if known.authenticated is None else True
+            known = Health("ready", version=known.version, authenticated=logged_in, detail="a chat was answered")
+        self._learn(name, known)
 
     def failed(self, name: str, error: RunnerError) -> None:
         """A chat failed: only what says that the next will fail too counts here."""
@@ -89,7 +92,19 @@ class Supervisor:
         return self._probes[runner.name]
 
     async def _run_probe(self, runner: LlmProvider) -> None:
-        self._learn(runner.name, await runner.health_check())
+        before = self._evidence.get(runner.name)
+        try:
+            health = await runner.health_check()
+        except Exception as error:  # noqa: BLE001 a provider's bug must not look like a probe that takes its time
+            _log.exception("probe.bug", runner=runner.name)
+            health = Health("unavailable", "vendor_error", detail=f"the probe failed: {error!r}")
+        known = self._evidence.get(runner.name)
+        if known is not before:
+            return  # a chat has shown more in the meantime
+        if known and health.ok and known.health.reason == "auth_expired":
+            # A probe sees that there is a login. That its vendor refuses it only a chat shows, or shows no more.
+            return
+        self._learn(runner.name, health)
 
     def _learn(self, name: str, health: Health) -> None:
         before = self.known(name)

@@ -97,7 +97,7 @@ class Instance:
 
 def lock_path(path: Path) -> Path:
     """The lock that the daemon of a socket holds as long as it lives."""
-    return path.with_suffix(".lock")
+    return path.with_name(f"{path.name}.lock")
 
 
 def peer_uid(connected: socket.socket) -> int:

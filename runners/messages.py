@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, field_validator, model_validator
 
 Role = Literal["system", "user", "assistant", "tool", "summary", "error"]
 ReasoningEffort = Literal["none", "low", "medium", "high", "xhigh"]
@@ -90,7 +90,7 @@ class ChatMessage(_Incoming):
     @field_validator("timestamp")
     @classmethod
     def _is_a_time(cls, timestamp: Any) -> Any:
-        if timestamp is not None and not isinstance(timestamp, int | float | str):
+        if timestamp is not None and (isinstance(timestamp, bool) or not isinstance(timestamp, int | float | str)):
             raise ValueError("a time is a number of seconds or a text")
         return timestamp
 
@@ -131,7 +131,7 @@ class ChatRequest(_Incoming):
     """
 
     model: str | None = None
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], FailFast()] = Field(min_length=1)
     tools: list[ToolDefinition] = Field(default_factory=list)
     tool_choice: str | dict[str, Any] | None = None
     max_tokens: int | None = Field(default=None, gt=0)
@@ -172,8 +172,13 @@ def _for_the_model(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
 
 
 def unknown_fields(model: BaseModel, path: str = "") -> Iterator[str]:
-    """Yields the path of every field that the shapes above do not know, e.g. `messages[0].colour`."""
-    yield from (f"{path}{name}" for name in model.model_extra or {})
+    """Yields the path of every field that the shapes above do not know, e.g. `messages[0].colour`.
+
+    An assistant message may be a whole ChatResponse: what else that says is known, and of no use to a model.
+    """
+    answered = isinstance(model, ChatMessage) and model.role == "assistant"
+    known = ChatResponse.__dataclass_fields__ if answered else {}
+    yield from (f"{path}{name}" for name in model.model_extra or {} if name not in known)
     for name in type(model).model_fields:
         value = getattr(model, name)
         if isinstance(value, BaseModel):

@@ -43,6 +43,7 @@ class ProcessSession(Session):
         self.process = ProcessRef(process.pid, process.start_time, sessions=1)
         self.provider = provider
         self.model = provider.default_model
+        self.stray_lines = 0
         self.timeouts = provider.settings.timeouts
         provider.sessions.add(self)
 
@@ -65,9 +66,12 @@ class ProcessSession(Session):
         self.turns += 1
         translator = self.translator()
         deadlines = TurnDeadlines(self.timeouts)
+        # Also while the client does not read: nobody waits for the CLI then, and it must not run for ever.
+        overdue = asyncio.get_running_loop().call_at(deadlines.turn_ends, self._abandon)
         try:
             await self.say(messages, sampling, deadlines)
             while not translator.ended:
+                deadlines.check()
                 chunks = translator.feed(await deadlines.wait(self.event()))
                 if translator.is_clean:
                     self.state = "idle"
@@ -78,6 +82,7 @@ class ProcessSession(Session):
                         deadlines.content_seen()
                     yield chunk
         finally:
+            overdue.cancel()
             if self.state == "busy":
                 self._abandon()
 
@@ -91,7 +96,10 @@ class ProcessSession(Session):
         await self.cli.write(dump_json(message))
 
     async def event(self) -> dict[str, Any]:
-        """The CLI's next event. A line that is no JSON object is skipped: its length is logged, never its content."""
+        """The CLI's next event. A line that is no JSON object is skipped and counted.
+
+        The first one's length is logged, never its content.
+        """
         while True:
             line = await self.cli.read_line()
             if line is None:
@@ -99,7 +107,9 @@ class ProcessSession(Session):
             event = json_object(line)
             if event is not None:
                 return event
-            _log.warning("%s: skipped a line of %d bytes that is no JSON object", self.provider.name, len(line))
+            self.stray_lines += 1
+            if self.stray_lines == 1:
+                _log.warning("%s: skips a line of %d bytes that is no JSON object", self.provider.name, len(line))
 
     async def aclose(self) -> None:
         """See Session.aclose. A CLI that is not at rest is not asked to leave, but terminated."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from runners.errors import InvalidRequestError, RunnerError, UnsupportedError
+from runners.errors import ConfigError, InvalidRequestError, RunnerError, UnsupportedError
 from runners.messages import (
     ChatMessage,
     ChatRequest,
@@ -225,14 +225,24 @@ class LlmProvider(ABC):
         if not conversation or conversation[-1].role == "assistant":
             raise InvalidRequestError("messages: the last one must be from the user or a tool", runner=self.name)
         able = self.capabilities()
-        has_images = any(isinstance(part, ImagePart) for message in conversation for part in message.parts)
-        if has_images and not able.images:
-            raise UnsupportedError(f"{self.name} takes no images", runner=self.name)
+        self._check_messages(request.messages, able)
         warnings = [f"{path} is not a field of a chat request: ignored" for path in unknown_fields(request)]
         warnings += [f"{name} is not supported by {self.name}: ignored" for name in _gaps(request, able)]
         if request.strict and warnings:
             raise UnsupportedError("; ".join(warnings), runner=self.name)
         return [Warn(message) for message in warnings]
+
+    def _check_messages(self, messages: list[ChatMessage], able: Capabilities) -> None:
+        """Refuses what would be lost in silence."""
+        called = {call.id for message in messages for call in message.tool_calls}
+        for message in messages:
+            has_images = any(isinstance(part, ImagePart) for part in message.parts)
+            if has_images and (not able.images or message.role not in ("user", "tool")):
+                raise UnsupportedError(f"{self.name} takes no images in {message.role} messages", runner=self.name)
+            if message.role == "tool" and message.tool_call_id not in called:
+                raise InvalidRequestError(
+                    f"messages: no tool call has the id {message.tool_call_id!r}", runner=self.name
+                )
 
     def session_options(self, request: ChatRequest) -> SessionOptions:
         """The request's part that holds for its whole conversation, as far as this runner can do it."""
@@ -261,7 +271,10 @@ class LlmProvider(ABC):
     def directory(self, name: str) -> Path:
         """A private directory of this runner, made when it is not there."""
         path = self.state_dir / name
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be made: {error.strerror}", runner=self.name) from error
         return path
 
     async def aclose(self) -> None:

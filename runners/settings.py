@@ -6,7 +6,7 @@ classes chosen by `kind` and no closed union.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class _Strict(BaseModel):
@@ -40,6 +40,21 @@ class RunnerSettings(_Strict):
     env: dict[str, str] = Field(default_factory=dict)
     env_pass: list[str] = Field(default_factory=list)
     args: list[str] = Field(default_factory=list)
+
+    @field_validator("env")
+    @classmethod
+    def _can_be_an_environment(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ValueError(f"{name!r}: a name holds no `=`, and neither name nor value a NUL")
+        return env
+
+    @field_validator("args")
+    @classmethod
+    def _can_be_arguments(cls, args: list[str]) -> list[str]:
+        if any("\0" in arg for arg in args):
+            raise ValueError("an argument holds no NUL")
+        return args
 
 
 class ClaudeSettings(RunnerSettings):

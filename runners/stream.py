@@ -125,7 +125,7 @@ ChatChunk = (
 
 
 class OrderChecker:
-    """Holds every runner to the order of design section 2.
+    """Holds every runner to one order of chunks.
 
     `warning* retrying*` in any mix, `start`, content and `warning` in any mix, at most one `usage`, then one of
     `done` and `error`. A tool call's chunks stand between its start and its completion.

@@ -56,7 +56,7 @@ def test_the_socket_is_0600_in_a_directory_that_is_0700_whatever_the_umask(world
 def test_a_socket_directory_that_is_open_to_others_is_refused(world: World, bits: int) -> None:
     world.socket.parent.mkdir()
     world.socket.parent.chmod(bits)
-    assert f"{world.socket.parent} is open to others: chmod 700" in refused(world)
+    assert f"{world.socket.parent} is open to others" in refused(world)
     assert list(world.socket.parent.iterdir()) == []
 
 
@@ -76,7 +76,7 @@ def test_a_file_where_the_socket_directory_should_be_is_refused(world: World) ->
 
 def test_a_state_directory_that_is_open_to_others_is_refused(world: World) -> None:
     (world.state / "runnerd").mkdir(mode=0o755)
-    assert f"{world.state / 'runnerd'} is open to others: chmod 700" in refused(world)
+    assert f"{world.state / 'runnerd'} is open to others" in refused(world)
 
 
 def test_a_file_where_the_state_directory_should_be_is_refused(world: World) -> None:

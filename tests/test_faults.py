@@ -1,11 +1,13 @@
 """What a client of the library sees when a CLI misbehaves, and that nothing is left behind. Real child processes."""
 
+import signal
 from typing import Any
 
 import psutil
 import pytest
 
 from runners.errors import DeadlineExceededError, ProcessExitedError, RunnerError
+from runners.providers.claude import ClaudeSession
 from runners.stream import ChatChunk, Failed, Start, Text
 from runners.testing import request
 from tests.subjects import ReplayedClaude
@@ -77,6 +79,22 @@ async def test_a_prompt_that_nobody_reads_meets_a_deadline(world: World) -> None
         await provider.complete(request("x" * 5_000_000))
 
 
+async def test_a_turn_whose_client_does_not_read_ends_in_time_too(world: World) -> None:
+    subject = ReplayedClaude(world)
+    provider = subject.made(str(subject.fake), timeouts={"turn_s": 3})
+    # In its events more than every buffer on the way holds.
+    stream = provider.complete_stream(request("hello world " * 5_000))
+    assert isinstance(await anext(stream), Start)
+    (session,) = provider.sessions
+    assert isinstance(session, ClaudeSession)
+    # Nobody reads on: the CLI is killed by the clock alone.
+    assert await session.cli.wait() == -signal.SIGKILL
+    *_, last = [chunk async for chunk in stream]
+    assert isinstance(last, Failed)
+    assert isinstance(last.error, DeadlineExceededError)
+    assert last.error.deadline == "turn_s"
+
+
 async def test_lines_that_are_no_events_are_passed_over(world: World) -> None:
     chunks = await chunks_of(world, "garbage")
     assert "".join(chunk.chunk for chunk in chunks if isinstance(chunk, Text)) == "hello world"
@@ -101,7 +119,9 @@ async def test_a_flood_on_stderr_is_drained_and_only_its_tail_is_kept(world: Wor
 async def test_what_the_cli_started_in_its_group_dies_with_it(world: World) -> None:
     chunks = await chunks_of(world, "grandchild")
     assert chunks[-1].type == "done"
-    assert not world.processes()
+    # Killed, it is gone as soon as its new parent has taken note of it.
+    _, left = psutil.wait_procs(world.processes(), timeout=10)
+    assert not left
 
 
 async def test_a_logged_out_cli_is_unavailable_with_what_mends_it(world: World) -> None:

@@ -1,12 +1,13 @@
 """Messages and requests: what is accepted, what is refused, what the model is to read."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from runners.errors import InvalidRequestError, ProtocolError, RateLimitedError, UnsupportedError
-from runners.messages import ChatRequest, ToolDefinition, unknown_fields
+from runners.messages import ChatRequest, ChatResponse, ToolDefinition, Usage, unknown_fields
 from runners.provider import Capabilities
 from runners.stream import Warn
 from runners.testing import ScriptedProvider, request
@@ -62,6 +63,12 @@ def test_unknown_fields_are_found_at_any_depth() -> None:
     assert list(unknown_fields(made)) == ["colour", "messages[0].name", "messages[0].content[0].bold"]
 
 
+def test_a_whole_response_is_accepted_back_as_a_message() -> None:
+    answer = ChatResponse("m", "r", "model", "yes", None, [], "end_turn", Usage())
+    made = conversation(USER, {"role": "assistant", **asdict(answer)}, USER)
+    assert list(unknown_fields(made)) == []
+
+
 def test_a_single_stop_word_is_a_list_of_one() -> None:
     assert request("hi", stop="END").stop == ["END"]
 
@@ -80,6 +87,19 @@ async def test_a_scripted_provider_answers_in_order_and_keeps_its_calls() -> Non
 async def test_a_conversation_that_ends_with_the_assistant_cannot_be_continued() -> None:
     with pytest.raises(InvalidRequestError):
         await ScriptedProvider("x").complete(conversation(USER, {"role": "assistant", "content": "yes"}))
+
+
+@pytest.mark.parametrize("role", ["system", "summary"])
+async def test_an_image_where_no_cli_takes_one_is_refused_and_not_dropped(role: str) -> None:
+    image = {"type": "image", "media_type": "image/png", "data": ""}
+    provider = ScriptedProvider("x", capabilities=Capabilities(images=True))
+    with pytest.raises(UnsupportedError, match=role):
+        await provider.complete(conversation({"role": role, "content": [image]}, USER))
+
+
+async def test_a_tool_result_without_its_call_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="'c9'"):
+        await ScriptedProvider("x").complete(conversation({"role": "tool", "content": "18", "tool_call_id": "c9"}))
 
 
 async def test_what_a_runner_cannot_do_is_warned_of_or_refused_when_strict() -> None:

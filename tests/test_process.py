@@ -154,6 +154,16 @@ async def test_a_grandchild_that_holds_the_pipes_does_not_hold_us(world: World) 
     os.kill(int(line), signal.SIGKILL)
 
 
+async def test_a_flood_of_empty_lines_is_stopped_by_its_pipe_too(world: World) -> None:
+    process = await spawn(world, "import sys\nwhile True: sys.stdout.write(chr(10) * 65536)")
+    assert await process.read_line() == b""
+    before = psutil.Process().memory_info().rss
+    for _ in range(1_000_000):
+        assert await process.read_line() == b""
+    assert psutil.Process().memory_info().rss - before < 100 * 1024 * 1024
+    await process.aclose(ask=False)
+
+
 async def test_run_gives_the_output_and_the_exit_code(world: World) -> None:
     program = "import sys; print('out'); print('more', end=''); sys.stderr.write('err'); sys.exit(4)"
     finished = await run([sys.executable, "-c", program], env=world.env, cwd=world.root)

@@ -42,8 +42,8 @@ async def test_a_chat_streams_its_chunks_and_ends_with_the_whole_answer(wire: Wi
     usage = messages[3]["params"]["chunk"]["usage"]
     assert messages == [
         chunk(type="start", message_id="echo-1", runner="echo", model="echo"),
-        chunk(type="text", chunk="Hi"),
-        chunk(type="text", chunk=" ho"),
+        chunk(type="text", chunk="Hi "),
+        chunk(type="text", chunk="ho"),
         chunk(type="usage", usage=usage),
         chunk(type="done", stop_reason="end_turn", raw="end"),
         {

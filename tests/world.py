@@ -82,7 +82,8 @@ class World:
 
     def close(self) -> None:
         """Removes the world; whatever still runs in it is a failure, after it was killed."""
-        left = self.processes()
+        # What was killed a moment ago may not have gone yet.
+        _, left = psutil.wait_procs(self.processes(), timeout=5)
         described = [f"{process.pid} {_command(process)}" for process in left]
         for process in left:
             process.kill()

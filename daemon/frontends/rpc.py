@@ -66,7 +66,7 @@ class RpcFrontend:
 
     async def start(self, listening: socket.socket) -> None:
         """Accepts connections on a socket that is bound already."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=listening)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listening, backlog=socket.SOMAXCONN)
 
     async def answered(self) -> None:
         """Waits until every request has its answer, and its client has taken it."""
@@ -143,12 +143,13 @@ class Connection:
             while data := await self._reader.read(_READ_BYTES):
                 for line in framer.feed(data):
                     await self._take(line)
+                if framer.overflow is not None:
+                    await self._refuse_the_rest(framer.overflow)
+                    return
             for line in framer.rest():
                 await self._take(line)
             while self._requests and not self._is_hung_up():
                 await asyncio.wait(self._requests.values(), timeout=_HANG_UP_CHECK_S)
-        except LineTooLongError as error:
-            await self._reply(None, _runner_error(error))
         except ConnectionError:
             pass  # the client is gone, with whatever was on its way to it
 
@@ -165,6 +166,15 @@ class Connection:
                 await self._writer.wait_closed()
         except (TimeoutError, ConnectionError):
             self._writer.transport.abort()
+
+    async def _refuse_the_rest(self, error: LineTooLongError) -> None:
+        """Says why, and reads on for a moment: a client that is cut off while it sends may never see the reason."""
+        await self._reply(None, _runner_error(error))
+        self._writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                while await self._reader.read(_READ_BYTES):
+                    pass
 
     def _is_hung_up(self) -> bool:
         # A closed connection and a half-closed one look the same to a reader; only poll tells them apart.

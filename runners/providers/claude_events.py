@@ -38,6 +38,7 @@ _STOP_REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+_OURS_TO_RETRY = ("rate_limited", "overloaded", "vendor_error", "network")
 _SYNTHETIC = "<synthetic>"
 _LOGIN_HINT = "claude auth login"
 _TOKENS = re.compile(r"the request is ~(\d+) tokens \(limit (\d+)\)")
@@ -194,15 +195,15 @@ class ClaudeTranslator:
     def _retry(self, event: Event) -> Iterator[ChatChunk]:
         delay_s = event["retry_delay_ms"] / 1000
         error = _failure_of(event.get("error"), event.get("error_status"), "")
-        if event["attempt"] > 0:
+        if event["attempt"] > 0 and error.kind in _OURS_TO_RETRY:
             self.ended = True
             # What is shorter is the CLI's own back-off, and no word of its vendor's.
             if error.kind == "rate_limited" and delay_s >= 1:
                 error.retry_after_s = delay_s
             raise error
         if not self._started:
-            # Not one of its counted retries: it renews its login.
-            yield Retrying(attempt=1, max_attempts=None, delay_s=delay_s, error=error.kind)
+            # It may renew its login, and what comes of that has the vendor's own words.
+            yield Retrying(attempt=max(event["attempt"], 1), max_attempts=None, delay_s=delay_s, error=error.kind)
 
     def _rate_limit(self, event: Event) -> Iterator[ChatChunk]:
         info = event.get("rate_limit_info") or {}

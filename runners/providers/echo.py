@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from runners.errors import DeadlineExceededError, RunnerError
+from runners.errors import DeadlineExceededError, ModelNotFoundError, RunnerError
 from runners.messages import ChatMessage, ModelInfo, Usage
 from runners.process_session import ProcessSession
 from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
@@ -64,6 +64,9 @@ class EchoProvider(LlmProvider):
         return Health("ready", detail="a small CLI of ours, no model", version=sys.version.split()[0])
 
     async def open(self) -> "EchoSession":
+        if self.default_model not in _MODELS:
+            known = f"there are {', '.join(_MODELS)}"
+            raise ModelNotFoundError(f"{self.name} has no model {self.default_model!r}", hint=known)
         environment = self.environment({})
         python = find_binary(self.settings.binary or sys.executable, environment, hint="install Python 3.11 or newer")
         # -I -S: nothing of ours, of the user or of the site is imported.

@@ -29,7 +29,7 @@ def _text(message: dict[str, Any]) -> str:
 
 
 def _pieces(answer: str) -> list[str]:
-    words = re.findall(r"\s*\S+\s*\Z|\s*\S+", answer) or [answer]
+    words = re.findall(r"\S+\s*|\s+", answer)
     return [word[at : at + _CHUNK_CHARACTERS] for word in words for at in range(0, len(word), _CHUNK_CHARACTERS)]
 
 

@@ -11,6 +11,7 @@ from runners.errors import DeadlineExceededError
 from runners.settings import Timeouts
 
 T = TypeVar("T")
+_TURN = "the turn has not ended"
 
 
 async def within(awaitable: Awaitable[T], limit_s: float, *, deadline: str, doing: str) -> T:
@@ -29,17 +30,23 @@ class TurnDeadlines:
         self._timeouts = timeouts
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
+        self.turn_ends = self._began + timeouts.turn_s
         self._content_seen = False
 
     def content_seen(self) -> None:
         """The first content has come: `first_chunk_s` no longer runs."""
         self._content_seen = True
 
+    def check(self) -> None:
+        """Raises DeadlineExceededError when the turn's time is over, whatever has come meanwhile."""
+        if self._clock() >= self.turn_ends:
+            raise _exceeded("turn_s", self._timeouts.turn_s, _TURN)
+
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """The CLI's next event, or DeadlineExceededError naming the deadline that came first."""
         limits = self._timeouts
         waits = [
-            (self._began + limits.turn_s, "turn_s", limits.turn_s, "the turn has not ended"),
+            (self.turn_ends, "turn_s", limits.turn_s, _TURN),
             (self._clock() + limits.silence_s, "silence_s", limits.silence_s, "the CLI fell silent"),
         ]
         if not self._content_seen:
@@ -56,5 +63,8 @@ async def _until(ends: float, awaitable: Awaitable[T], deadline: str, limit_s: f
     except TimeoutError:
         if not scope.expired():
             raise
-        message = f"{what} within {limit_s:g} s ({deadline})"
-        raise DeadlineExceededError(message, deadline=deadline, limit_s=limit_s) from None
+        raise _exceeded(deadline, limit_s, what) from None
+
+
+def _exceeded(deadline: str, limit_s: float, what: str) -> DeadlineExceededError:
+    return DeadlineExceededError(f"{what} within {limit_s:g} s ({deadline})", deadline=deadline, limit_s=limit_s)

@@ -31,7 +31,7 @@ def child_environment(ours: Mapping[str, str], *, env: Mapping[str, str], env_pa
 
 def find_binary(binary: str, environment: Mapping[str, str], *, hint: str) -> str:
     """The absolute path of a CLI, looked up on its own PATH; NotInstalledError with `hint` when there is none."""
-    expanded = str(Path(binary).expanduser())
+    expanded = os.path.expanduser(binary)  # noqa: PTH111 a Path makes `./x` into `x`, which is looked up on PATH
     found = shutil.which(expanded, path=environment["PATH"])
     if found is None:
         looked = "is not an executable file" if os.sep in expanded else "was not found on PATH"

@@ -18,32 +18,36 @@ class LineFramer:
 
     def __init__(self, cap_bytes: int = LINE_CAP_BYTES) -> None:
         self.cap_bytes = cap_bytes
+        self.overflow: LineTooLongError | None = None
         self._pieces: list[bytes] = []
         self._pending_bytes = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes, without their line feeds; LineTooLongError past the cap."""
+        """The lines that `data` completes, without their line feeds.
+
+        At a line that passes the cap `overflow` is set, and nothing more comes out; the lines before it do.
+        """
+        if self.overflow is not None:
+            return []
         *complete, rest = data.split(b"\n")
         if complete:
-            first = b"".join((*self._pieces, complete[0]))
+            complete[0] = b"".join((*self._pieces, complete[0]))
             self._pieces.clear()
             self._pending_bytes = 0
-            complete[0] = first
-            for line in complete:
-                self._check(len(line))
         if rest:
             self._pieces.append(rest)
             self._pending_bytes += len(rest)
-            self._check(self._pending_bytes)
+        for index, length in enumerate([*map(len, complete), self._pending_bytes]):
+            if length > self.cap_bytes:
+                self._pieces.clear()
+                message = f"a line of {length} bytes or more passes the cap of {self.cap_bytes} bytes"
+                self.overflow = LineTooLongError(message)
+                return complete[:index]
         return complete
 
     def rest(self) -> list[bytes]:
         """The line that has begun and not ended, when there is one."""
         return [b"".join(self._pieces)] if self._pieces else []
-
-    def _check(self, length: int) -> None:
-        if length > self.cap_bytes:
-            raise LineTooLongError(f"a line of {length} bytes or more passes the cap of {self.cap_bytes} bytes")
 
 
 def parse_json(line: bytes) -> Any:
@@ -61,9 +65,13 @@ def parse_json(line: bytes) -> Any:
 def parse_json_exactly(line: bytes) -> Any:
     """The same, slower, and without rounding: orjson makes a float of an integer of more than 64 bits."""
     try:
-        return json.loads(line)
+        return json.loads(line.decode(), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def dump_json(value: Any) -> bytes:

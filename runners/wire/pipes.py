@@ -51,7 +51,7 @@ class Pipes(asyncio.SubprocessProtocol):
         if not self._lines:
             return None
         line = self._lines.popleft()
-        self._unread_bytes -= len(line)
+        self._unread_bytes -= len(line) + 1
         if self._paused and self._unread_bytes <= _RESUME_AT_BYTES:
             self._resume()
         return line
@@ -67,15 +67,12 @@ class Pipes(asyncio.SubprocessProtocol):
             return
         if self._discarding or self.overflow is not None:
             return
-        try:
-            lines = self._framer.feed(data)
-        except LineTooLongError as error:
-            self.overflow = error
-        else:
-            self._lines.extend(lines)
-            self._unread_bytes += sum(map(len, lines))
-            if self._unread_bytes > _PAUSE_AT_BYTES:
-                self._pause()
+        lines = self._framer.feed(data)
+        self.overflow = self._framer.overflow
+        self._lines.extend(lines)
+        self._unread_bytes += sum(map(len, lines)) + len(lines)
+        if self._unread_bytes > _PAUSE_AT_BYTES:
+            self._pause()
         self.stdout_changed.set()
 
     def pipe_connection_lost(self, fd: int, _exc: Exception | None) -> None:

@@ -19,6 +19,7 @@ from runners.wire.framing import LINE_CAP_BYTES, LineFramer
 from runners.wire.pipes import ORPHANED_PIPE_S, Pipes
 
 _STEP_S = 2.0
+_FAIR_AFTER_LINES = 64
 
 
 class CliProcess:
@@ -38,6 +39,7 @@ class CliProcess:
         self._pipes = pipes
         self._temporary = temporary
         self._closing: asyncio.Task[None] | None = None
+        self._burst = 0
         self.pid = transport.get_pid()
         self.start_time = time.time()
 
@@ -101,6 +103,9 @@ class CliProcess:
         while True:
             line = self._pipes.pop_line()
             if line is not None:
+                self._burst += 1
+                if self._burst % _FAIR_AFTER_LINES == 0:
+                    await asyncio.sleep(0)  # a flood of lines must leave the others their turn
                 return line
             if self._pipes.overflow is not None:
                 raise self._pipes.overflow
