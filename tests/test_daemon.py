@@ -65,7 +65,7 @@ async def test_it_writes_one_json_event_a_line_from_ready_to_ended(world: World)
     assert daemon.log[-1]["event"] == "daemon.ended"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_an_idle_daemon_ends_at_once_with_0_and_takes_its_socket_with_it(
     world: World, daemon: Daemon, number: signal.Signals
 ) -> None:
@@ -126,6 +126,8 @@ async def test_while_a_daemon_drains_its_chats_go_on_and_new_ones_are_refused(wo
         assert (error["code"], error["data"]["kind"]) == (-32010, "cancelled")
         assert "shutting down" in error["message"]
         assert "result" in await other.call("status")
+        # Asked again, and not by a second signal: what runs is not cut.
+        assert (await other.call("shutdown"))["result"] == {"ok": True}
         messages = read_to_end(client)
     assert messages[-1]["result"]["content"] == BIG
     assert daemon.wait() == 0

@@ -38,7 +38,14 @@ class Case:
 
 
 CASES = {
-    "401": Case(error(401, "authentication_error", "invalid x-api-key"), "auth_expired", has_hint=True),
+    # Asked twice: it may renew its login in between, and only its last word has the vendor's reason.
+    "401": Case(
+        error(401, "authentication_error", "invalid x-api-key"),
+        "auth_expired",
+        2,
+        has_hint=True,
+        says={"message": "Invalid API key · Fix external API key"},
+    ),
     "401 of a plan": Case(
         error(401, "authentication_error", "OAuth token has expired"), "auth_expired", 2, has_hint=True, model="plan"
     ),
@@ -178,7 +185,19 @@ async def test_an_answer_that_never_begins_ends_at_first_chunk_s(lab: Lab) -> No
 
 
 async def test_a_failed_chat_leaves_the_next_one_as_it_should_be(lab: Lab) -> None:
-    lab.api.script(error(401, "authentication_error", "invalid x-api-key"))
-    assert (await lab.chat(user("first"))).error["kind"] == "auth_expired"
+    lab.api.script(error(403, "permission_error", "not allowed"))
+    assert (await lab.chat(user("first"))).error["kind"] == "permission"
     assert (await lab.chat(user("second"))).result["content"] == "ok"
     assert our_messages(lab.api.requests[-1].body) == [said("user", "second")]
+
+
+async def test_a_login_that_a_chat_proved_bad_stays_so_until_a_chat_is_answered(lab: Lab) -> None:
+    refused = error(401, "authentication_error", "invalid x-api-key")
+    lab.api.script(refused, refused)
+    await lab.chat(user("first"))
+    # The CLI itself goes on to say that it is logged in.
+    [bad] = (await lab.wire.call("health", runner="claude"))["result"]["runners"]
+    assert (bad["state"], bad["reason"], bad["authenticated"]) == ("unavailable", "auth_expired", False)
+    assert (await lab.chat(user("second"))).result["content"] == "ok"
+    [good] = (await lab.wire.call("health", runner="claude"))["result"]["runners"]
+    assert (good["state"], good["reason"], good["authenticated"]) == ("ready", None, True)
