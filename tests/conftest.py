@@ -7,7 +7,8 @@ import pytest
 from runners.providers.claude import TESTED_VERSIONS
 from runners.testing import leaves_nothing
 from tests.live.install import claude_binary
-from tests.world import World
+from tests.programs import echo_daemon
+from tests.world import Daemon, Wire, World
 
 
 @pytest.fixture
@@ -23,6 +24,20 @@ async def no_leaks() -> AsyncIterator[None]:
     """Fails when the test leaves a task, a file descriptor or a child process behind."""
     async with leaves_nothing():
         yield
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """A daemon with echo runners, well and ill, that a module's tests share."""
+    with echo_daemon() as served:
+        yield served
+
+
+@pytest.fixture
+async def wire(daemon: Daemon) -> AsyncIterator[Wire]:
+    """A connection to it."""
+    async with await Wire.connect(daemon.world.socket) as connected:
+        yield connected
 
 
 @pytest.fixture(scope="session", params=TESTED_VERSIONS)

@@ -4,21 +4,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.programs import echo_daemon
 from tests.world import Daemon, World
 
 ASKING = [["chat", "Hi"], ["health"], ["models"], ["runners"], ["status"], ["stop"]]
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with echo_daemon() as served:
-        yield served
 
 
 @pytest.mark.parametrize("command", ASKING, ids=lambda command: command[0])

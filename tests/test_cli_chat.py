@@ -6,28 +6,16 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
 import pytest
 
-from tests.programs import HELD, echo_daemon, entry
+from tests.programs import HELD, entry
 from tests.world import END_S, Daemon, Wire, World, until
 
 FIVE_MEGABYTES = (b"0123456789abcdef" * 4096 + b"\n") * 80
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with echo_daemon() as served:
-        yield served
-
-
-@pytest.fixture
-async def wire(daemon: Daemon) -> AsyncIterator[Wire]:
-    async with await Wire.connect(daemon.world.socket) as connected:
-        yield connected
 
 
 @contextmanager

@@ -2,25 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from tests.programs import echo_daemon
 from tests.world import Daemon, Wire, user
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with echo_daemon() as served:
-        yield served
-
-
-@pytest.fixture
-async def wire(daemon: Daemon) -> AsyncIterator[Wire]:
-    async with await Wire.connect(daemon.world.socket) as connected:
-        yield connected
 
 
 def row(answer: dict[str, Any], name: str) -> dict[str, Any]:

@@ -2,21 +2,14 @@
 
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.programs import echo_daemon
 from tests.world import END_S, Daemon, Wire, World, user
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with echo_daemon() as served:
-        yield served
 
 
 @pytest.fixture

@@ -3,30 +3,18 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.programs import HELD, echo_daemon, entry
+from tests.programs import HELD, entry
 from tests.world import END_S, Daemon, Wire, World, until, user
 
 BIG = "x" * 8_000_000
 """More than all the buffers on an answer's way hold: its chat lasts until somebody reads it."""
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with echo_daemon() as served:
-        yield served
-
-
-@pytest.fixture
-async def wire(daemon: Daemon) -> AsyncIterator[Wire]:
-    async with await Wire.connect(daemon.world.socket) as connected:
-        yield connected
 
 
 @contextmanager

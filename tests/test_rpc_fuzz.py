@@ -2,23 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.programs import echo_daemon
 from tests.world import END_S, Daemon, Wire, user
 
 FUZZ = settings(max_examples=100, deadline=None, database=None)
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with echo_daemon() as served:
-        yield served
 
 
 async def answers_a_chat(daemon: Daemon, before: bytes) -> None:

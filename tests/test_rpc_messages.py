@@ -1,25 +1,11 @@
 """What messages carry through the socket: text of every kind, parts, former answers, fields that nobody knows."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from tests.programs import echo_daemon
-from tests.world import Daemon, Wire, user
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with echo_daemon() as served:
-        yield served
-
-
-@pytest.fixture
-async def wire(daemon: Daemon) -> AsyncIterator[Wire]:
-    async with await Wire.connect(daemon.world.socket) as connected:
-        yield connected
+from tests.world import Wire, user
 
 
 async def received(wire: Wire, **params: Any) -> dict[str, Any]:
