@@ -6,13 +6,14 @@ session's one turn, and what a runner cannot do is said before it starts.
 
 import copy
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from runners.errors import ConfigError, InvalidRequestError, RunnerError, UnsupportedError
+from runners.errors import ConfigError, DeadlineExceededError, InvalidRequestError, RunnerError, UnsupportedError
 from runners.messages import (
     ChatMessage,
     ChatRequest,
@@ -25,7 +26,10 @@ from runners.messages import (
 )
 from runners.settings import RunnerSettings
 from runners.stream import ChatChunk, ChatStream, Warn, fold
+from runners.wire.deadlines import within
 from runners.wire.environment import child_environment
+
+PROBE_S = 10.0
 
 SessionState = Literal["starting", "idle", "busy", "parked", "dead"]
 
@@ -177,8 +181,8 @@ class LlmProvider(ABC):
         """What this runner can do."""
 
     @abstractmethod
-    async def health_check(self) -> Health:
-        """Probes binary, version and login, bounded in time, without a model call. Raises nothing."""
+    async def probe(self) -> Health:
+        """Looks at binary, version and login, without a model call. Raises the RunnerError that a chat would meet."""
 
     @abstractmethod
     async def open(self) -> Session:
@@ -187,6 +191,17 @@ class LlmProvider(ABC):
     def processes(self) -> list[ProcessRef]:
         """The live CLI processes."""
         return list({session.process.pid: session.process for session in self.sessions}.values())
+
+    async def health_check(self) -> Health:
+        """The result of a probe, after at most 10 s. Raises nothing that the vendor's CLI is to blame for."""
+        began = time.monotonic()
+        try:
+            health = await within(self.probe(), PROBE_S, deadline="probe", doing=f"asking {self.name} how it is")
+        except DeadlineExceededError as error:
+            health = Health("degraded", error.kind, detail=error.message)
+        except RunnerError as error:
+            health = Health.unavailable(error)
+        return replace(health, latency_s=time.monotonic() - began)
 
     def with_model(self, model: str) -> Self:
         """The same runner with another default model."""

@@ -170,6 +170,11 @@ async def test_run_gives_the_output_and_the_exit_code(world: World) -> None:
     assert (finished.exit_code, finished.output, finished.stderr_tail) == (4, b"out\nmore", "err")
 
 
+async def test_a_flood_instead_of_a_short_answer_is_an_error(world: World) -> None:
+    with pytest.raises(LineTooLongError, match="cap of 1048576"):
+        await run([sys.executable, "-c", "while True: print('version' * 1000)"], env=world.env, cwd=world.root)
+
+
 async def test_a_cancelled_run_leaves_no_process(world: World) -> None:
     started = world.root / "started"
     os.mkfifo(started)

@@ -8,18 +8,11 @@ two differ the comment says so. The driver is ClaudeProvider and ClaudeSession; 
 import itertools
 import json
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from runners.errors import (
-    DeadlineExceededError,
-    InvalidRequestError,
-    NotInstalledError,
-    ProtocolError,
-    RunnerError,
-)
+from runners.errors import InvalidRequestError, NotInstalledError, ProtocolError
 from runners.messages import ChatMessage, ImagePart, ModelInfo, TextPart
 from runners.process_session import ProcessSession, json_object
 from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
@@ -34,7 +27,6 @@ TESTED_VERSIONS = ("2.1.197", "2.1.329")
 PACKAGE = "@anthropic-ai/claude-code"
 
 _INSTALL_HINT = f"npm install -g {PACKAGE}"
-_PROBE_S = 10.0
 
 # No tools, no settings, no hooks, no MCP servers, no slash commands, nothing saved: a model, not an agent.
 _ARGUMENTS = [
@@ -95,17 +87,7 @@ class ClaudeProvider(LlmProvider):
             exact_text=True,
         )
 
-    async def health_check(self) -> Health:
-        began = time.monotonic()
-        try:
-            health = await within(self._probe(), _PROBE_S, deadline="probe", doing="asking claude for its login")
-        except DeadlineExceededError as error:
-            health = Health("degraded", error.kind, detail=error.message)
-        except RunnerError as error:
-            health = Health.unavailable(error)
-        return replace(health, latency_s=time.monotonic() - began)
-
-    async def _probe(self) -> Health:
+    async def probe(self) -> Health:
         environment, directory = self.environment(_ENVIRONMENT), self.directory("cwd")
         binary = find_binary(self.settings.binary or "claude", environment, hint=_INSTALL_HINT)
         printed = await run([binary, "--version"], env=environment, cwd=directory)

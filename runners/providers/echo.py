@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from runners.errors import DeadlineExceededError, ModelNotFoundError, RunnerError
+from runners.errors import ModelNotFoundError
 from runners.messages import ChatMessage, ModelInfo, Usage
 from runners.process_session import ProcessSession
 from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
@@ -49,18 +49,12 @@ class EchoProvider(LlmProvider):
             exact_text=True,
         )
 
-    async def health_check(self) -> Health:
-        limit_s = self.settings.timeouts.spawn_s
+    async def probe(self) -> Health:
+        session = await self.open()
         try:
-            session = await self.open()
-            try:
-                await within(session.prepare(SessionOptions()), limit_s, deadline="spawn_s", doing="starting echo")
-            finally:
-                await session.aclose()
-        except DeadlineExceededError as error:
-            return Health("degraded", error.kind, detail=error.message)
-        except RunnerError as error:
-            return Health.unavailable(error)
+            await session.prepare(SessionOptions())
+        finally:
+            await session.aclose()
         return Health("ready", detail="a small CLI of ours, no model", version=sys.version.split()[0])
 
     async def open(self) -> "EchoSession":

@@ -59,7 +59,7 @@ class ScriptedProvider(LlmProvider):
         """As given."""
         return self._capabilities
 
-    async def health_check(self) -> Health:
+    async def probe(self) -> Health:
         """Always ready."""
         return Health("ready")
 

@@ -14,12 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners.errors import NotInstalledError, ProcessExitedError
+from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError
 from runners.wire.framing import LINE_CAP_BYTES, LineFramer
 from runners.wire.pipes import ORPHANED_PIPE_S, Pipes
 
 _STEP_S = 2.0
 _FAIR_AFTER_LINES = 64
+_OUTPUT_CAP_BYTES = 1024 * 1024
 
 
 class CliProcess:
@@ -136,10 +137,14 @@ class CliProcess:
             stdin.close()
 
     async def read_to_end(self) -> list[bytes]:
-        """Every line that is left, the last one even without its line feed."""
-        lines = []
+        """Every line that is left, the last one even without its line feed; LineTooLongError past 1 MiB."""
+        lines: list[bytes] = []
+        size = 0
         while (line := await self.read_line()) is not None:
             lines.append(line)
+            size += len(line) + 1
+            if size > _OUTPUT_CAP_BYTES:
+                raise LineTooLongError(f"its output passes the cap of {_OUTPUT_CAP_BYTES} bytes")
         return [*lines, *self._pipes.rest()]
 
     async def wait(self) -> int:
