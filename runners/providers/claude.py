@@ -130,7 +130,7 @@ class ClaudeSession(ProcessSession):
         super().__init__(provider, process)
         self._requests = 0
         self._injected = 0
-        self._flags: dict[str, str] = {}
+        self._flags = {"CLAUDE_CODE_DISABLE_THINKING": _ENVIRONMENT["CLAUDE_CODE_DISABLE_THINKING"]}
         self._last: ClaudeTranslator | None = None
 
     async def prepare(self, options: SessionOptions) -> None:
@@ -166,11 +166,8 @@ class ClaudeSession(ProcessSession):
             await self.send(self._control_request({"subtype": "interrupt"}))
 
     async def _set_flags(self, wanted: dict[str, str]) -> None:
-        """Per-turn settings by way of the CLI's environment flags. They are sticky; an empty string resets one."""
-        changed = {
-            name: wanted.get(name, "") for name in _PER_TURN if wanted.get(name, "") != self._flags.get(name, "")
-        }
-        changed |= {name: value for name, value in wanted.items() if name not in _PER_TURN}
+        """Changes variables of the CLI's environment. They are sticky; an empty string resets one."""
+        changed = {name: value for name, value in wanted.items() if value != self._flags.get(name, "")}
         if changed:
             await self._control({"subtype": "apply_flag_settings", "settings": {"env": changed}})
             self._flags |= changed
@@ -218,9 +215,6 @@ class ClaudeSession(ProcessSession):
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
-
-
-_PER_TURN = ("CLAUDE_CODE_EXTRA_BODY", "CLAUDE_CODE_MAX_OUTPUT_TOKENS")
 
 
 def _flags(sampling: Sampling) -> dict[str, str]:
