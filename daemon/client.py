@@ -64,7 +64,7 @@ class Client:
         request = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
         try:
             # A daemon that refuses a line hangs up in the middle of it, and has said why.
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 # ASCII escapes: arguments of a command may hold bytes that are no UTF-8.
                 self._socket.sendall(json.dumps(request).encode() + b"\n")
             for line in self._lines():

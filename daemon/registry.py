@@ -1,5 +1,6 @@
 """Names to runners: which provider, and which of its models, a client means."""
 
+import asyncio
 import difflib
 from pathlib import Path
 
@@ -55,8 +56,7 @@ class Registry:
 
     async def aclose(self) -> None:
         """Closes every runner's sessions."""
-        for runner in self.runners.values():
-            await runner.aclose()
+        await asyncio.gather(*(runner.aclose() for runner in self.runners.values()))
 
 
 def _spelled(model: str, served: list[tuple[str, str]]) -> list[str]:

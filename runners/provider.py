@@ -4,6 +4,7 @@ Owns the parts of the contract that are the same for all: `complete` is the fold
 session's one turn, and what a runner cannot do is said before it starts.
 """
 
+import asyncio
 import copy
 import os
 import time
@@ -134,7 +135,7 @@ class Session(ABC):
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
         """Sends what is new since the last turn (the first time the whole history) and streams the answer.
 
-        Cancelling the stream interrupts the turn. Afterwards `state` is `idle` when the session may take another
+        Cancelling the stream ends the turn. Afterwards `state` is `idle` when the session may take another
         turn, and `dead` when it may not.
         """
 
@@ -293,9 +294,8 @@ class LlmProvider(ABC):
         return path
 
     async def aclose(self) -> None:
-        """Closes every session. Idempotent."""
-        for session in list(self.sessions):
-            await session.aclose()
+        """Closes every session, all at once: many that are stuck take no longer than one. Idempotent."""
+        await asyncio.gather(*(session.aclose() for session in list(self.sessions)))
 
 
 def _gaps(request: ChatRequest, able: Capabilities) -> Iterator[str]:
