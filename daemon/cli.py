@@ -23,6 +23,8 @@ _EXITS = """\b
 Exit codes: 0 yes; 1 the answer is no, or the chat failed; 2 wrong usage;
 69 no daemon; 75 try again later; 78 the configuration is wrong; 130 Ctrl-C."""
 
+_STYLES: dict[Any, str] = {"ready": "green", "degraded": "yellow", "unavailable": "red"}
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -250,7 +252,7 @@ def _print_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     for column in columns:
         table.add_column(column.removesuffix("_s").removesuffix("_bytes").replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(column, row[column]), style=_style(row[column])) for column in columns))
+        table.add_row(*(Text(_cell(column, row[column]), style=_STYLES.get(row[column], "")) for column in columns))
     with console.capture() as printed:
         console.print(table)
     for line in printed.get().splitlines():
@@ -263,12 +265,6 @@ def _cell(column: str, value: Any) -> str:
     if column.endswith("_s"):
         return f"{value:.0f} s"
     return f"{value / 1e6:.0f} MB" if column.endswith("_bytes") else str(value)
-
-
-def _style(value: Any) -> str:
-    return (
-        {"ready": "green", "degraded": "yellow", "unavailable": "red"}.get(value, "") if isinstance(value, str) else ""
-    )
 
 
 def _abilities(capabilities: dict[str, Any]) -> str:

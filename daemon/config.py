@@ -13,6 +13,7 @@ from daemon.paths import built_in_config, named_config, user_config
 from runners.errors import ConfigError
 from runners.kinds import provider_class
 from runners.settings import RunnerSettings
+from runners.wire.framing import LINE_CAP_BYTES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _Path = tuple[str | int, ...]
@@ -28,7 +29,7 @@ class DaemonSettings(BaseModel):
 
     socket: Path | None = None
     drain_s: float = Field(default=30, ge=0)
-    parse_cap_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="the longest line of a client")
+    parse_cap_bytes: int = Field(default=LINE_CAP_BYTES, ge=1024, description="the longest line of a client")
 
 
 class Config(BaseModel):
@@ -37,9 +38,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path
-    daemon: DaemonSettings = DaemonSettings()
-    default: str | None = None
-    aliases: dict[str, str] = Field(default_factory=dict)
+    daemon: DaemonSettings
+    default: str | None
+    aliases: dict[str, str]
     runners: dict[str, RunnerSettings]
 
 
@@ -75,7 +76,7 @@ class _Reader:
         for key in document.keys() - _KEYS.keys():
             self._mistake((key,), _unknown(key, list(_KEYS)))
         parts = {name: self._part(name, document[name]) for name in _KEYS if name in document}
-        entries, aliases, default = parts.get("runners", {}), parts.get("aliases", {}), parts.get("default")
+        entries, aliases, default = parts.get("runners") or {}, parts.get("aliases") or {}, parts.get("default")
         runners = dict(self._entries(entries))
         if "runners" not in document:
             self._mistake(("runners",), "missing: there is nobody to serve")
@@ -83,7 +84,7 @@ class _Reader:
             self._check_references(aliases, default, entries, runners)
         if self._mistakes:
             raise ConfigError("\n".join(f"{self._path}:{line}: {message}" for line, message in sorted(self._mistakes)))
-        settings = parts.get("daemon", DaemonSettings())
+        settings = parts.get("daemon") or DaemonSettings()
         return Config(path=self._path, daemon=settings, default=default, aliases=aliases, runners=runners)
 
     def _parsed(self, text: str) -> Any:
@@ -100,12 +101,12 @@ class _Reader:
             raise ConfigError(f"{self._path}:{line}: not YAML: a control character") from error
 
     def _part(self, name: str, value: Any) -> Any:
-        """A top-level key's value as its type, or that type's empty value where it is wrong."""
+        """A top-level key's value as its type, or None where it is wrong."""
         try:
             return _KEYS[name].validate_python(value)
         except ValidationError as error:
             self._mistakes_of(error, (name,), DaemonSettings)
-        return {"daemon": DaemonSettings(), "default": None}.get(name, {})
+        return None
 
     def _remember_lines(self, node: yaml.Node, path: _Path, around: tuple[yaml.Node, ...] = ()) -> None:
         if node in around:

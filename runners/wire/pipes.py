@@ -30,7 +30,6 @@ class Pipes(asyncio.SubprocessProtocol):
         self._paused = False
         self._discarding = False
         self._stdout: asyncio.ReadTransport | None = None
-        self.overflow: LineTooLongError | None = None
         self.stdout_ended = False
         self.stdout_changed = asyncio.Event()
         self.stderr_tail = bytearray()
@@ -56,6 +55,11 @@ class Pipes(asyncio.SubprocessProtocol):
             self._resume()
         return line
 
+    @property
+    def overflow(self) -> LineTooLongError | None:
+        """Why no line comes behind those that are unread."""
+        return self._framer.overflow
+
     def rest(self) -> list[bytes]:
         """The line that was begun and never ended."""
         return self._framer.rest()
@@ -65,10 +69,9 @@ class Pipes(asyncio.SubprocessProtocol):
             self.stderr_tail += data
             del self.stderr_tail[:-_STDERR_TAIL_BYTES]
             return
-        if self._discarding or self.overflow is not None:
+        if self._discarding:
             return
         lines = self._framer.feed(data)
-        self.overflow = self._framer.overflow
         self._lines.extend(lines)
         self._unread_bytes += sum(map(len, lines)) + len(lines)
         if self._unread_bytes > _PAUSE_AT_BYTES:

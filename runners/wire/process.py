@@ -201,13 +201,11 @@ class CliProcess:
             if self.returncode is None:
                 raise
 
-    async def _exits_within(self, limit_s: float) -> bool:
-        try:
+    async def _exits_within(self, limit_s: float) -> None:
+        """Waits for its end, or for the time to be over."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._pipes.exited.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 def _signal_name(returncode: int) -> str:
