@@ -174,7 +174,6 @@ class CliProcess:
 
     async def _close(self, ask: bool) -> None:
         self._pipes.discard()
-        stdin = self._transport.get_pipe_transport(0)
         if ask:
             self.close_stdin()
             await self._exits_within(_STEP_S)
@@ -183,13 +182,21 @@ class CliProcess:
             await self._exits_within(_STEP_S)
         # The group may outlive its leader: what the CLI started dies with it.
         self._signal_group(signal.SIGKILL)
-        # A grandchild that left the group may hold the pipes open for ever: close our ends before waiting.
-        if isinstance(stdin, asyncio.WriteTransport) and stdin.get_write_buffer_size():
-            stdin.abort()
-        self._transport.close()
+        self._close_pipes()
         await self._exits_within(_STEP_S)
+        # Only now: it polls a child that still runs, and would take its exit code from under asyncio's watcher.
+        self._transport.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    def _close_pipes(self) -> None:
+        """Closes our ends: a grandchild that left the group may hold the others open for ever."""
+        for descriptor in range(3):
+            pipe = self._transport.get_pipe_transport(descriptor)
+            if isinstance(pipe, asyncio.WriteTransport) and pipe.get_write_buffer_size():
+                pipe.abort()
+            elif pipe is not None:
+                pipe.close()
 
     def _signal_group(self, number: signal.Signals) -> None:
         try:
