@@ -6,18 +6,20 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError
+from runners.wire.framing import LineFramer
 from runners.wire.process import CliProcess, run
 from tests.world import World
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
-async def spawn(world: World, program: str, **options: int) -> CliProcess:
+async def spawn(world: World, program: str, **options: Any) -> CliProcess:
     argv = [sys.executable, "-IS", "-c", program]
     return await CliProcess.spawn(argv, env=world.env, cwd=world.root, scratch=world.state, **options)
 
@@ -83,7 +85,7 @@ async def test_what_an_exited_child_wrote_is_read_however_late(world: World) -> 
 
 async def test_a_line_over_the_cap_is_an_error_also_before_it_ends(world: World) -> None:
     process = await spawn(
-        world, "import time; print('z' * 5000, end='', flush=True); time.sleep(3600)", line_cap_bytes=4096
+        world, "import time; print('z' * 5000, end='', flush=True); time.sleep(3600)", framer=LineFramer(4096)
     )
     with pytest.raises(LineTooLongError, match="4096"):
         await process.read_line()

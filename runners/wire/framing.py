@@ -1,16 +1,37 @@
-"""Bytes to lines to JSON values, and back: bounded, and without any I/O.
+"""Bytes to frames to JSON values, and back: bounded, and without any I/O.
 
-Lines end at `\\n` alone, and are decoded after the split: U+2028 and a `\\r` inside a line are content.
+A frame is a line, or what a `Content-Length` header announces. Lines end at `\\n` alone, and are decoded after the
+split: U+2028 and a `\\r` inside a line are content.
 """
 
 import json
-from typing import Any
+import re
+from typing import Any, Protocol
 
 import orjson
 
 from runners.errors import LineTooLongError
 
 LINE_CAP_BYTES = 64 * 1024 * 1024
+_CONTENT_LENGTH = re.compile(rb"content-length: *(\d{1,18})$", re.IGNORECASE)
+
+
+class Framer(Protocol):
+    """Cuts a byte stream into frames. At one that passes its cap `overflow` is set, and nothing more comes out."""
+
+    overflow: LineTooLongError | None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that `data` completes."""
+        ...
+
+    def rest(self) -> list[bytes]:
+        """The frame that has begun and not ended, when there is one."""
+        ...
+
+    def framed(self, message: bytes) -> bytes:
+        """A message of `dump_json` as it is sent."""
+        ...
 
 
 class LineFramer:
@@ -48,6 +69,74 @@ class LineFramer:
     def rest(self) -> list[bytes]:
         """The line that has begun and not ended, when there is one."""
         return [b"".join(self._pieces)] if self._pieces else []
+
+    def framed(self, message: bytes) -> bytes:
+        """The message itself: it ends with its line feed."""
+        return message
+
+
+class HeaderFramer:
+    """The same for frames behind a `Content-Length` header, as the Language Server Protocol has them.
+
+    A line where a header should stand comes out as a frame of its own, for its reader to see that it is no message.
+    """
+
+    def __init__(self, cap_bytes: int = LINE_CAP_BYTES) -> None:
+        self.cap_bytes = cap_bytes
+        self.overflow: LineTooLongError | None = None
+        self._buffer = bytearray()
+        self._length: int | None = None
+        self._in_body = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that `data` completes, without their headers."""
+        if self.overflow is not None:
+            return []
+        self._buffer += data
+        frames: list[bytes] = []
+        at = 0
+        while self.overflow is None and (end := self._end_of_next(at)) is not None:
+            if self._in_body:
+                frames.append(bytes(self._buffer[at:end]))
+                self._length, self._in_body = None, False
+            else:
+                frames += self._header(bytes(self._buffer[at:end]).strip())
+            at = end
+        del self._buffer[:at]
+        expected = self._length or 0
+        if self.overflow is None and max(expected, len(self._buffer)) > self.cap_bytes:
+            message = f"a message of {max(expected, len(self._buffer))} bytes passes the cap of {self.cap_bytes} bytes"
+            self.overflow = LineTooLongError(message)
+            self._buffer.clear()
+        return frames
+
+    def _end_of_next(self, at: int) -> int | None:
+        """Where the body or the header line that begins at `at` ends; None while it is not whole."""
+        if self._in_body:
+            assert self._length is not None
+            return at + self._length if at + self._length <= len(self._buffer) else None
+        return self._buffer.find(b"\n", at) + 1 or None
+
+    def _header(self, line: bytes) -> list[bytes]:
+        """Takes a header line; what stands before a header on its line is a frame of nobody's."""
+        if not line:
+            self._in_body = self._length is not None
+            return []
+        found = _CONTENT_LENGTH.search(line)
+        if found is not None:
+            self._length = int(found[1])
+            line = line[: found.start()]
+        elif self._length is not None:
+            return []  # another header
+        return [line] if line else []
+
+    def rest(self) -> list[bytes]:
+        """What has begun and not ended, when there is something."""
+        return [bytes(self._buffer)] if self._buffer else []
+
+    def framed(self, message: bytes) -> bytes:
+        """The message behind its header."""
+        return b"Content-Length: %d\r\n\r\n%b" % (len(message), message)
 
 
 def parse_json(line: bytes) -> Any:

@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 
 from runners.errors import LineTooLongError
-from runners.wire.framing import LineFramer
+from runners.wire.framing import Framer
 
 ORPHANED_PIPE_S = 1.0
 """How long an exited child's pipe may stay open: then a grandchild holds it, and nothing more will come."""
@@ -23,7 +23,7 @@ class Pipes(asyncio.SubprocessProtocol):
     The events are set, and the flags changed, from the loop's callbacks; CliProcess waits for them.
     """
 
-    def __init__(self, framer: LineFramer) -> None:
+    def __init__(self, framer: Framer) -> None:
         self._framer = framer
         self._lines: deque[bytes] = deque()
         self._unread_bytes = 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError
-from runners.wire.framing import LINE_CAP_BYTES, LineFramer
+from runners.wire.framing import Framer, LineFramer
 from runners.wire.pipes import ORPHANED_PIPE_S, Pipes
 
 _STEP_S = 2.0
@@ -52,18 +52,19 @@ class CliProcess:
         env: Mapping[str, str],
         cwd: Path,
         scratch: Path | None = None,
-        line_cap_bytes: int = LINE_CAP_BYTES,
+        framer: Framer | None = None,
     ) -> "CliProcess":
         """Starts `argv` with exactly `env`; NotInstalledError when that is no program we can run.
 
-        With `scratch` the process gets a TMPDIR of its own below that directory, removed when it is closed.
+        With `scratch` the process gets a TMPDIR of its own below that directory, removed when it is closed. What it
+        writes is cut into frames by `framer`: lines, unless another is given.
         """
         loop = asyncio.get_running_loop()
         temporary = None if scratch is None else tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True)
         child_env = dict(env) if temporary is None else {**env, "TMPDIR": temporary.name}
         try:
             transport, pipes = await loop.subprocess_exec(
-                lambda: Pipes(LineFramer(line_cap_bytes)), *argv, env=child_env, cwd=cwd, start_new_session=True
+                lambda: Pipes(framer or LineFramer()), *argv, env=child_env, cwd=cwd, start_new_session=True
             )
         except BaseException as error:
             if temporary is not None:
