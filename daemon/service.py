@@ -151,13 +151,14 @@ class Service:
 
 
 def _worker(session: Session) -> dict[str, Any]:
+    process = session.process
     return {
         "state": session.state,
         "model": session.model,
-        "pid": session.process.pid,
-        "age_s": max(time.time() - session.process.start_time, 0.0),
+        "pid": process and process.pid,
+        "age_s": process and max(time.time() - process.start_time, 0.0),
         "turns": session.turns,
-        "memory_bytes": _memory_bytes(session.process.pid),
+        "memory_bytes": process and _memory_bytes(process.pid),
     }
 
 

@@ -9,6 +9,7 @@ import copy
 import os
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from runners.messages import (
     ImagePart,
     ModelInfo,
     ReasoningEffort,
+    ResponseFormat,
     ToolDefinition,
     unknown_fields,
 )
@@ -108,6 +110,7 @@ class Sampling:
     temperature: float | None = None
     top_p: float | None = None
     stop: tuple[str, ...] = ()
+    response_format: ResponseFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +119,19 @@ class ProcessRef:
 
     pid: int
     start_time: float
-    sessions: int
+    sessions: int = 1
 
 
 class Session(ABC):
-    """One live conversation with a CLI. One task at a time uses it; `interrupt` and `aclose` may come from another."""
+    """One live conversation with a CLI. One task at a time uses it; `interrupt` and `aclose` may come from another.
+
+    `process` is the one that serves it, as far as there is one of ours at the moment.
+    """
 
     state: SessionState = "starting"
     turns: int = 0
     model: str
-    process: ProcessRef
+    process: ProcessRef | None = None
 
     @abstractmethod
     async def prepare(self, options: SessionOptions) -> None:
@@ -181,6 +187,16 @@ class LlmProvider(ABC):
     def capabilities(self) -> Capabilities:
         """What this runner can do."""
 
+    async def discover(self) -> None:  # noqa: B027 most runners know without looking
+        """Learns what `capabilities` and `available_models` depend on, such as a version; cheap when nothing changed.
+
+        Raises the RunnerError that a chat would meet.
+        """
+
+    def caveats(self, request: ChatRequest) -> Iterator[str]:  # noqa: ARG002 its overriders need it
+        """What of the request this runner does otherwise than asked, although it can do the thing as such."""
+        yield from ()
+
     @abstractmethod
     async def probe(self) -> Health:
         """Looks at binary, version and login, without a model call. Raises the RunnerError that a chat would meet."""
@@ -191,7 +207,8 @@ class LlmProvider(ABC):
 
     def processes(self) -> list[ProcessRef]:
         """The live CLI processes."""
-        return list({session.process.pid: session.process for session in self.sessions}.values())
+        sessions = Counter(session.process for session in self.sessions if session.process)
+        return [replace(process, sessions=count) for process, count in sessions.items()]
 
     async def health_check(self) -> Health:
         """The result of a probe, after at most 10 s. Raises nothing that the vendor's CLI is to blame for."""
@@ -220,6 +237,7 @@ class LlmProvider(ABC):
         return await fold(self.complete_stream(request))
 
     async def _answer(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+        await self.discover()
         for warning in self.preflight(request):
             yield warning
         session = await self.open()
@@ -244,6 +262,7 @@ class LlmProvider(ABC):
         self._check_messages(request.messages, able)
         warnings = [f"{path} is not a field of a chat request: ignored" for path in unknown_fields(request)]
         warnings += [f"{name} is not supported by {self.name}: ignored" for name in _gaps(request, able)]
+        warnings += self.caveats(request)
         if request.strict and warnings:
             raise UnsupportedError("; ".join(warnings), runner=self.name)
         return [Warn(message) for message in warnings]
@@ -278,6 +297,7 @@ class LlmProvider(ABC):
             temperature=temperature if able.temperature else None,
             top_p=request.top_p if able.top_p else None,
             stop=tuple(request.stop) if able.stop else (),
+            response_format=request.response_format if able.response_format else None,
         )
 
     def environment(self, kind_env: Mapping[str, str]) -> dict[str, str]:

@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from runners.event_session import Translator
 from runners.messages import ChatRequest
-from runners.process_session import Translator
 from runners.provider import LlmProvider
 from runners.providers.claude import ClaudeProvider
 from runners.providers.claude_events import ClaudeTranslator

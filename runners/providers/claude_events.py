@@ -61,6 +61,7 @@ class ClaudeTranslator:
     def __init__(self, runner: str, *, cost_before_usd: float = 0.0, now: Callable[[], float] = time.time) -> None:
         self.ended = False
         self.is_clean = False
+        self.retried_error: RunnerError | None = None
         self.total_cost_usd = cost_before_usd
         self.unknown: Counter[str] = Counter()
         self._runner = runner

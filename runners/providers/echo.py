@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from runners.errors import ModelNotFoundError
+from runners.errors import ModelNotFoundError, RunnerError
 from runners.messages import ChatMessage, ModelInfo, Usage
 from runners.process_session import ProcessSession
 from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
@@ -75,6 +75,7 @@ class EchoTranslator:
     def __init__(self, runner: str) -> None:
         self.ended = False
         self.is_clean = False
+        self.retried_error: RunnerError | None = None
         self.unknown: Counter[str] = Counter()
         self._runner = runner
         self._joiner = SurrogateJoiner()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runners.errors import NotInstalledError, RunnerError, UnsupportedError
+from runners.event_session import Translator
 from runners.messages import ChatRequest
-from runners.process_session import Translator
 from runners.provider import LlmProvider
 from runners.stream import ChatChunk, ChatStream, Done, OrderChecker, Start, Text, UsageReport, Warn, fold
 

@@ -1,0 +1,123 @@
+"""A session whose CLI tells what happens as events, one JSON object each: the course of a turn, for every vendor.
+
+Owns sending, reading until the translator says that the turn ended, the deadlines, and the giving up of what did not
+end well. Where the events come from and what they mean is its subclasses' business.
+"""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from runners.errors import DeadlineExceededError, ProtocolError, RunnerError
+from runners.messages import ChatMessage
+from runners.provider import LlmProvider, Sampling, Session
+from runners.stream import ChatChunk, ChatStream, Done, Reasoning, ResponseBuilder, Text
+from runners.wire.deadlines import TurnDeadlines
+
+Event = dict[str, Any]
+
+
+class Translator(Protocol):
+    """The events of one turn as chunks, without I/O. `feed` raises the RunnerError of a turn that failed.
+
+    `is_clean`: the turn ended so that the CLI's history is exactly the conversation, and another may follow.
+    `retried_error` is what the CLI is trying again after: at a deadline it says more than the deadline.
+    """
+
+    ended: bool
+    is_clean: bool
+    retried_error: RunnerError | None
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """The chunks that an event brings, often none. An event that nobody knows brings none."""
+        ...
+
+
+class EventSession(Session):
+    """The course of a turn. A subclass says how it is begun, where its events come from and how it is given up."""
+
+    def __init__(self, provider: LlmProvider) -> None:
+        self.provider = provider
+        self.model = provider.default_model
+        self.timeouts = provider.settings.timeouts
+        provider.sessions.add(self)
+
+    @abstractmethod
+    def translator(self) -> Translator:
+        """A new one, for the turn that begins."""
+
+    @abstractmethod
+    async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
+        """Sends what the turn begins with, every wait through `deadlines`."""
+
+    @abstractmethod
+    async def event(self) -> Event:
+        """The next event of the turn; raises the RunnerError for a CLI that tells no more."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Ends at once what the turn still does, and sets `state` to what the session is good for now.
+
+        Called for every turn that did not end cleanly, while its client may not be reading.
+        """
+
+    def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
+        """See Session.turn."""
+        return ChatStream(self._turn(messages, sampling), runner=self.provider.name)
+
+    async def _turn(self, messages: list[ChatMessage], sampling: Sampling) -> AsyncGenerator[ChatChunk, None]:
+        if self.state != "idle":
+            raise ProtocolError(f"a turn on a session that is {self.state}")
+        self.state = "busy"
+        self.turns += 1
+        translator = self.translator()
+        deadlines = TurnDeadlines(self.timeouts)
+        # Also while the client does not read: nobody waits for the CLI then, and it must not run for ever.
+        overdue = asyncio.get_running_loop().call_at(deadlines.turn_ends, self._overdue)
+        try:
+            await self.say(messages, sampling, deadlines)
+            while not translator.ended:
+                deadlines.check()
+                chunks = translator.feed(await deadlines.wait(self.event()))
+                if translator.is_clean:
+                    self.state = "idle"
+                elif translator.ended:
+                    self.abandon()
+                for chunk in chunks:
+                    if isinstance(chunk, Text | Reasoning):
+                        deadlines.content_seen()
+                    yield chunk
+        except DeadlineExceededError as error:
+            raise translator.retried_error or error from error
+        finally:
+            overdue.cancel()
+            self._overdue()
+
+    def _overdue(self) -> None:
+        if self.state == "busy":
+            self.abandon()
+
+
+class TranscriptSession(EventSession):
+    """A session whose CLI keeps nothing from turn to turn: it holds the conversation and sends all of it each time.
+
+    A turn that failed or was cancelled leaves the conversation as it was before it.
+    """
+
+    def __init__(self, provider: LlmProvider) -> None:
+        super().__init__(provider)
+        self.transcript: list[ChatMessage] = []
+
+    async def _turn(self, messages: list[ChatMessage], sampling: Sampling) -> AsyncGenerator[ChatChunk, None]:
+        conversation = [*self.transcript, *messages]
+        answer = ResponseBuilder()
+        async with aclosing(super()._turn(conversation, sampling)) as chunks:
+            async for chunk in chunks:
+                answer.add(chunk)
+                if isinstance(chunk, Done) and chunk.stop_reason != "cancelled":
+                    said = answer.response()
+                    reply = ChatMessage(role="assistant", content=said.content, tool_calls=said.tool_calls)
+                    self.transcript = [*conversation, reply]
+                yield chunk
