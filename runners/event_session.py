@@ -1,7 +1,7 @@
 """A session whose CLI tells what happens as events, one JSON object each: the course of a turn, for every vendor.
 
 Owns sending, reading until the translator says that the turn ended, the deadlines, and the giving up of what did not
-end well. Where the events come from and what they mean is its subclasses' business.
+end. Where the events come from and what they mean is its subclasses' business.
 """
 
 import asyncio
@@ -57,10 +57,10 @@ class EventSession(Session):
         """The next event of the turn; raises the RunnerError for a CLI that tells no more."""
 
     @abstractmethod
-    def abandon(self) -> None:
-        """Ends at once what the turn still does, and sets `state` to what the session is good for now.
+    def settle(self, *, is_clean: bool) -> None:
+        """Ends at once what a turn may still do, and sets `state` to what the session is good for now.
 
-        Called for every turn that did not end cleanly, while its client may not be reading.
+        Called once for each turn, as soon as it has ended or cannot go on, whether its client reads or not.
         """
 
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
@@ -81,10 +81,8 @@ class EventSession(Session):
             while not translator.ended:
                 deadlines.check()
                 chunks = translator.feed(await deadlines.wait(self.event()))
-                if translator.is_clean:
-                    self.state = "idle"
-                elif translator.ended:
-                    self.abandon()
+                if translator.ended:
+                    self.settle(is_clean=translator.is_clean)
                 for chunk in chunks:
                     if isinstance(chunk, Text | Reasoning):
                         deadlines.content_seen()
@@ -97,7 +95,7 @@ class EventSession(Session):
 
     def _overdue(self) -> None:
         if self.state == "busy":
-            self.abandon()
+            self.settle(is_clean=False)
 
 
 class TranscriptSession(EventSession):

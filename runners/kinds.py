@@ -8,7 +8,8 @@ from runners.provider import LlmProvider
 
 ENTRY_POINTS = "runnerd.kinds"
 _BUILT_IN = {
-    "claude": "runners.providers.claude:ClaudeProvider",
+    "claude": "runners.providers.claude.provider:ClaudeProvider",
+    "copilot": "runners.providers.copilot.provider:CopilotProvider",
     "echo": "runners.providers.echo:EchoProvider",
 }
 

@@ -116,10 +116,31 @@ class ChatMessage(_Incoming):
 
 
 class ResponseFormat(_Incoming):
-    """How the answer is to be shaped."""
+    """How the answer is to be shaped: any JSON object, or one by a schema.
+
+    `json_schema` is the schema itself, or OpenAI's wrapping of it: `{name, schema, strict?, description?}`.
+    """
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> "ResponseFormat":
+        if self.type == "json_schema" and not self.json_schema:
+            raise ValueError("type json_schema needs a json_schema")
+        return self
+
+    @property
+    def wrapped(self) -> dict[str, Any] | None:
+        """The schema as OpenAI wraps it; None for plain text."""
+        if self.type == "text":
+            return None
+        given = self.json_schema or {"type": "object"}
+        return (
+            {"name": "answer", **given}
+            if isinstance(given.get("schema"), dict)
+            else {"name": "answer", "schema": given}
+        )
 
 
 class ChatRequest(_Incoming):
@@ -207,11 +228,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that a runner offers; None where nobody said."""
+    """A model that a runner offers, and what it can take: `images`, `tools`, `reasoning`. None where nobody said."""
 
     model: str
     context_window: int | None = None
     max_output_tokens: int | None = None
+    images: bool | None = None
+    tools: bool | None = None
+    reasoning: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

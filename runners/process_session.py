@@ -21,11 +21,12 @@ class ProcessSession(EventSession):
         self.process = ProcessRef(process.pid, process.start_time)
         self._lines = JsonLines(provider.name, process)
 
-    def abandon(self) -> None:
-        """See EventSession.abandon."""
-        # Killed, not asked: a CLI that is interrupted or terminated has time for another request to its vendor.
-        self.state = "dead"
-        self.cli.kill()
+    def settle(self, *, is_clean: bool) -> None:
+        """See EventSession.settle."""
+        self.state = "idle" if is_clean else "dead"
+        if not is_clean:
+            # Killed, not asked: a CLI that is interrupted or terminated has time for another request to its vendor.
+            self.cli.kill()
 
     async def send(self, message: dict[str, Any]) -> None:
         """Writes one line to the CLI."""

@@ -6,7 +6,7 @@ classes chosen by `kind` and no closed union.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class _Strict(BaseModel):
@@ -61,6 +61,51 @@ class ClaudeSettings(RunnerSettings):
     """Claude Code."""
 
     kind: Literal["claude"] = "claude"
+
+
+class CopilotModelProvider(_Strict):
+    """A model API of the user's own, that copilot calls in GitHub's place.
+
+    `api_key_env` names the variable with its key: in the entry's `env`, else in the daemon's environment.
+    `max_prompt_tokens` is the model's window, which the CLI cannot know; it refuses longer prompts by itself.
+    """
+
+    type: Literal["openai", "azure", "anthropic"] = "openai"
+    base_url: str
+    api_key_env: str | None = None
+    max_prompt_tokens: int | None = Field(default=None, gt=0)
+
+
+class CopilotSettings(RunnerSettings):
+    """GitHub Copilot CLI.
+
+    With `private_home` it keeps its files in a directory of the runner's own in place of ~/.copilot. A login in
+    ~/.copilot/config.json is then not seen; one in the system's keychain is.
+    """
+
+    kind: Literal["copilot"] = "copilot"
+    provider: CopilotModelProvider | None = None
+    private_home: bool = False
+
+    @model_validator(mode="after")
+    def _names_the_model_of_its_provider(self) -> "CopilotSettings":
+        if self.provider is not None and self.model is None:
+            raise ValueError("with a provider of your own, `model` must say which of its models is meant")
+        return self
+
+
+class OllamaSettings(RunnerSettings):
+    """Ollama.
+
+    `host` is where its server is, in any form that OLLAMA_HOST may have; without it that variable counts, and then
+    127.0.0.1:11434. `keep_alive` is how long a model stays loaded, in seconds or as `5m`, negative for ever.
+    `num_ctx` is the window to load models with: one size for all requests, since another loads the model anew.
+    """
+
+    kind: Literal["ollama"] = "ollama"
+    host: str | None = None
+    keep_alive: int | str | None = None
+    num_ctx: int | None = Field(default=None, gt=0)
 
 
 class EchoSettings(RunnerSettings):

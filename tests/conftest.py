@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.providers.claude import TESTED_VERSIONS
+from runners.providers.claude.provider import TESTED_VERSIONS
 from runners.testing import leaves_nothing
 from tests.live.install import claude_binary
 from tests.programs import echo_daemon

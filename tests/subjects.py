@@ -10,8 +10,8 @@ from typing import Any
 from runners.event_session import Translator
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
-from runners.providers.claude import ClaudeProvider
-from runners.providers.claude_events import ClaudeTranslator
+from runners.providers.claude.events import ClaudeTranslator
+from runners.providers.claude.provider import ClaudeProvider
 from runners.providers.echo import EchoProvider, EchoTranslator
 from runners.settings import ClaudeSettings, EchoSettings
 from runners.testing import Received, Subject, request

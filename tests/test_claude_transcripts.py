@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runners.errors import RunnerError
-from runners.providers.claude_events import ClaudeTranslator
+from runners.providers.claude.events import ClaudeTranslator
 from runners.stream import ChatChunk, Done, OrderChecker, Retrying, Start, Text, UsageReport, Warn
 from runners.wire.framing import parse_json
 from tests.transcripts.expected import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runners.providers.claude import TESTED_VERSIONS
+from runners.providers.claude.provider import TESTED_VERSIONS
 from runners.testing import CONTRACTS, Contract, leaves_nothing
 from tests.conftest import real_claude
 from tests.subjects import MakeSubject, echo, real_claude_subject, replayed_claude

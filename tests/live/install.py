@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runners.providers.claude import PACKAGE, TESTED_VERSIONS
+from runners.providers.claude.provider import PACKAGE, TESTED_VERSIONS
 
 CLIS = Path(__file__).parents[2] / ".clis"
 _INSTALL_S = 600

@@ -2,7 +2,7 @@
 
 Facts about the CLI were measured on the two versions in TESTED_VERSIONS against a stand-in for its API; where the
 two differ the comment says so. The driver is ClaudeProvider and ClaudeSession; the translator is
-`runners.providers.claude_events`.
+`events`.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from runners.errors import InvalidRequestError, NotInstalledError, ProtocolError
 from runners.messages import ChatMessage, ImagePart, ModelInfo, TextPart
 from runners.process_session import ProcessSession, json_object
 from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
-from runners.providers.claude_events import ClaudeTranslator, not_logged_in
+from runners.providers.claude.events import ClaudeTranslator, not_logged_in
 from runners.settings import ClaudeSettings
 from runners.wire.deadlines import TurnDeadlines, within
 from runners.wire.environment import find_binary

@@ -1,0 +1,1 @@
+"""Claude Code: the driver in `provider`, the translator in `events`."""

@@ -1,0 +1,265 @@
+"""GitHub Copilot's events as chunks: pure, one translator for each turn, no I/O.
+
+The headless server and the one-shot mode tell the same events, `{type, data}`; what differs stands in `is_one_shot`.
+Facts are from 1.0.102 and, for the one-shot mode, from the older versions in `TESTED_VERSIONS`; the tests are the
+recorded transcripts.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from runners.errors import (
+    AuthExpiredError,
+    ContextOverflowError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NetworkError,
+    NotAuthenticatedError,
+    OverloadedError,
+    PermissionDeniedError,
+    ProtocolError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    RequestCancelledError,
+    RunnerError,
+    VendorError,
+)
+from runners.messages import Usage
+from runners.stream import ChatChunk, Done, Reasoning, Retrying, Start, SurrogateJoiner, Text, UsageReport, Warn
+
+Event = dict[str, Any]
+
+LOGIN_HINT = "copilot login"
+_STOP_REASONS = {"stop": "end_turn", "length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
+# What the CLI calls again by itself; a 401 after it has looked for a newer login.
+_CLI_RETRIES = ("rate_limited", "overloaded", "vendor_error", "network", "auth_expired")
+_NO_LOGIN = ("No GitHub OAuth token", "No authentication information", "Not authenticated")
+_CONTEXT_WORDS = ("context_length_exceeded", "maximum context length", "prompt budget", "context window")
+_TOKENS = re.compile(r"maximum context length is (\d+) tokens.*?(\d+) tokens", re.DOTALL)
+
+
+def not_logged_in() -> NotAuthenticatedError:
+    """The error for a CLI without a login."""
+    return NotAuthenticatedError("copilot is not logged in", hint=LOGIN_HINT)
+
+
+class CopilotTranslator:
+    """The events of one turn as chunks. `feed` raises the RunnerError of a failed turn; then, too, it has `ended`.
+
+    A turn is one call of the model. The CLI makes more of it by itself: it goes on behind an answer that was cut at
+    its length, and runs tools. What ends the first call ends the turn, and its session must abort the rest.
+
+    The one-shot mode loses deltas when they come fast, so there the text is taken from the whole message alone.
+    """
+
+    def __init__(self, runner: str, model: str, *, is_one_shot: bool = False) -> None:
+        self.ended = False
+        self.is_clean = False
+        self.retried_error: RunnerError | None = None
+        self.unknown: Counter[str] = Counter()
+        self._runner = runner
+        self._model = model
+        self._is_one_shot = is_one_shot
+        self._started = False
+        self._told: list[str] = []  # the deltas, whether shown or not
+        self._text = SurrogateJoiner()
+        self._reasoning = SurrogateJoiner()
+        self._reasoning_told = False
+        self._has_message = False
+        self._usage: Event | None = None
+        self._handlers: dict[str, Callable[[Event], Iterator[ChatChunk]]] = {
+            "model.call_start": self._call_start,
+            "assistant.message_start": self._message_start,
+            "assistant.reasoning_delta": self._reasoning_delta,
+            "assistant.message_delta": self._message_delta,
+            "assistant.usage": self._usage_told,
+            "assistant.message": self._message,
+            "assistant.turn_end": self._call_end,
+            "model.call_failure": self._call_failure,
+            "session.error": self._session_error,
+            "session.truncation": self._overflow,
+            "session.compaction_start": self._overflow,
+            "assistant.idle": self._idle,
+            "session.idle": self._idle,
+            "result": self._result,
+        }
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """The chunks that an event brings, often none. An event that nobody knows brings none."""
+        kind = event.get("type")
+        handler = self._handlers.get(kind) if isinstance(kind, str) else None
+        if handler is None:
+            self.unknown[str(kind)] += 1
+            return []
+        try:
+            return list(handler(event if kind == "result" else event["data"]))
+        except RunnerError:
+            self.ended = True
+            raise
+        except (KeyError, TypeError, AttributeError) as error:
+            self.ended = True
+            raise ProtocolError(f"copilot's event {kind} is not of its known form: {error!r}") from error
+
+    # What the answer is made of
+
+    def _call_start(self, data: Event) -> Iterator[ChatChunk]:
+        self._model = data.get("model") or self._model
+        yield from ()
+
+    def _start(self, message_id: str) -> Iterator[ChatChunk]:
+        if not self._started:
+            self._started = True
+            yield Start(message_id, self._runner, self._model)
+
+    def _message_start(self, data: Event) -> Iterator[ChatChunk]:
+        yield from self._start(data["messageId"])
+
+    def _reasoning_delta(self, data: Event) -> Iterator[ChatChunk]:
+        yield from self._start(data["reasoningId"])
+        self._reasoning_told = True
+        yield from (Reasoning(piece) for piece in [self._reasoning.feed(data["deltaContent"])] if piece)
+
+    def _message_delta(self, data: Event) -> Iterator[ChatChunk]:
+        yield from self._start(data["messageId"])
+        self._told.append(data["deltaContent"])
+        if not self._is_one_shot:
+            yield from (Text(piece) for piece in [self._text.feed(data["deltaContent"])] if piece)
+
+    def _message(self, data: Event) -> Iterator[ChatChunk]:
+        """The whole message. Its text of an answer without any is the CLI's own and does not come so far."""
+        if self._is_one_shot and data.get("toolRequests"):
+            return  # the CLI runs a tool of its own and asks the model again
+        yield from self._start(data["messageId"])
+        shown, whole = "" if self._is_one_shot else "".join(self._told), data["content"]
+        if not whole.startswith(shown):
+            raise ProtocolError("copilot lost a part of its answer on the way")
+        if self._is_one_shot and not self._reasoning_told and data.get("reasoningText"):
+            yield Reasoning(data["reasoningText"])
+        rest = self._text.feed(whole[len(shown) :]) + self._text.flush()
+        yield from (Text(piece) for piece in [rest] if piece)
+        self._has_message = True
+        if self._usage is not None:
+            yield from self._end(self._usage)
+
+    # How it ends
+
+    def _usage_told(self, data: Event) -> Iterator[ChatChunk]:
+        """Comes behind the last delta of its call. After anything but `stop` the CLI would call the model again."""
+        self._usage = data
+        if data.get("finishReason", "stop") != "stop":
+            yield from self._start(str(data.get("apiCallId", "")))
+            yield from (Text(piece) for piece in [self._text.flush()] if piece)
+            if data["finishReason"] == "tool_calls":
+                yield Warn("the model called a tool, and was offered none")
+            yield from self._end(data)
+
+    def _end(self, usage: Event | None, raw: str | None = None) -> Iterator[ChatChunk]:
+        self.ended = self.is_clean = True
+        yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
+        if usage is not None:
+            yield UsageReport(_usage(usage))
+        raw = raw or (usage or {}).get("finishReason", "stop")
+        yield Done(_STOP_REASONS.get(raw, raw), raw)
+
+    def _call_end(self, _data: Event) -> Iterator[ChatChunk]:
+        """The end of a call. In the one-shot mode a text without its whole message was cut at its length."""
+        if self._is_one_shot and self._told and not self._has_message:
+            yield Warn("copilot may have lost pieces of an answer that was cut at its length")
+            yield from (Text(piece) for piece in [self._text.feed("".join(self._told)) + self._text.flush()] if piece)
+            yield from self._end(None, raw="length")
+
+    def _idle(self, data: Event) -> Iterator[ChatChunk]:
+        if data.get("aborted"):
+            if not self._started:
+                raise RequestCancelledError("interrupted before the answer began")
+            self.ended = True
+            yield Done("cancelled", "aborted")
+        elif not self._is_one_shot and self._has_message:
+            yield from self._end(self._usage)
+
+    def _result(self, result: Event) -> Iterator[ChatChunk]:
+        """The last line of the one-shot mode, which tells no usage."""
+        if not self._has_message or result.get("exitCode") != 0:
+            raise ProtocolError(f"copilot ended with code {result.get('exitCode')} and without an answer")
+        yield from self._end(None)
+
+    # How it fails
+
+    def _call_failure(self, data: Event) -> Iterator[ChatChunk]:
+        """A call failed. Before the answer the CLI may call again; a text that began would come a second time."""
+        error = _failure(data.get("statusCode"), data.get("errorMessage", ""), data)
+        if self._started or error.kind not in _CLI_RETRIES:
+            raise error
+        self.retried_error = error
+        # It says neither how often it will try nor when: 0.5 to 60 s, and five times at most.
+        attempt = int(data.get("retryAttempt", 0)) + 1
+        yield Retrying(attempt=attempt, max_attempts=None, delay_s=None, error=error.kind)
+
+    def _overflow(self, data: Event) -> Iterator[ChatChunk]:
+        """The CLI is about to shorten the conversation: for the model it would be another one."""
+        yield from ()
+        limit, tokens = data.get("tokenLimit"), data.get("preTruncationTokensInMessages")
+        message = "the conversation does not fit into the model's window"
+        raise ContextOverflowError(message, requested_tokens=tokens, max_tokens=limit)
+
+    def _session_error(self, data: Event) -> Iterator[ChatChunk]:
+        if self._is_one_shot and self._has_message and "statusCode" not in data:
+            yield from self._end(None)  # an answer without text is an answer
+            return
+        # What failed last has the finer class.
+        raise self.retried_error or _failure(data.get("statusCode"), data["message"], data)
+
+
+def _failure(status: int | None, said: str, details: Event) -> RunnerError:  # noqa: PLR0911 the vendor's table
+    """The vendor's table of errors, from `model.call_failure`, or from `session.error` where there was no call."""
+    text, code = _message(said), f"{details.get('errorCode')} {details.get('errorType')}"
+    message = text or f"copilot's request failed: HTTP {status} ({code})"
+    if any(words in said for words in _NO_LOGIN):
+        return not_logged_in()
+    if any(words in said or words in code for words in _CONTEXT_WORDS) or status == 413:
+        tokens = _TOKENS.search(text)
+        limit, requested = (int(tokens[1]), int(tokens[2])) if tokens else (None, None)
+        return ContextOverflowError(message, requested_tokens=requested, max_tokens=limit)
+    if "insufficient_quota" in code or "insufficient_quota" in said or status == 402:
+        return QuotaExhaustedError(message)
+    if status == 401:
+        return AuthExpiredError(message, hint=LOGIN_HINT)
+    if status == 403:
+        return PermissionDeniedError(message)
+    if status == 404:
+        return ModelNotFoundError(message)
+    if status == 429:
+        return RateLimitedError(message)
+    if status in (503, 529) or "overloaded" in code:
+        return OverloadedError(message)
+    if status is not None and status < 500:
+        return InvalidRequestError(message)
+    if status is None and details.get("failureKind") != "api" and "server_error" not in code:
+        return NetworkError(message)
+    return VendorError(message)
+
+
+def _message(said: str) -> str:
+    """The sentence in an error: the CLI hands on its vendor's JSON object, or a JSON string, as text."""
+    try:
+        value = json.loads(said)
+    except ValueError:
+        return said
+    if isinstance(value, dict):
+        inner = value.get("error")
+        value = inner.get("message") if isinstance(inner, dict) else value.get("message")
+    return value if isinstance(value, str) else said
+
+
+def _usage(usage: Event) -> Usage:
+    """The CLI counts as OpenAI does: cached tokens are a part of `inputTokens`. Its `cost` is no money."""
+    return Usage(
+        input_tokens=usage.get("inputTokens"),
+        cached_input_tokens=usage.get("cacheReadTokens"),
+        cache_creation_input_tokens=usage.get("cacheWriteTokens"),
+        output_tokens=usage.get("outputTokens"),
+        reasoning_tokens=usage.get("reasoningTokens"),
+    )

@@ -1,0 +1,211 @@
+"""GitHub Copilot: `copilot` on its headless server, several conversations in one process.
+
+Facts about the CLI were measured on the versions in TESTED_VERSIONS against a stand-in for its model API. This is the
+driver's part that is the same for both of its modes: `server` and `oneshot`; the translator is `events`.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from runners.errors import ConfigError, NotInstalledError
+from runners.messages import ChatRequest, ImagePart, ModelInfo
+from runners.provider import Capabilities, Health, LlmProvider, Session
+from runners.providers.copilot.events import not_logged_in
+from runners.providers.copilot.oneshot import ARGUMENTS as ONE_SHOT_ARGUMENTS
+from runners.providers.copilot.oneshot import OneShotSession
+from runners.providers.copilot.server import CopilotServer, CopilotSession, SharedServer
+from runners.settings import CopilotSettings
+from runners.wire.environment import find_binary
+from runners.wire.process import run
+
+TESTED_VERSIONS = ("1.0.70", "1.0.92", "1.0.102")
+"""The oldest and the newest version that the tests run; between them the oldest that is used on its headless server."""
+HEADLESS_SINCE = (1, 0, 92)
+PACKAGE = "@github/copilot"
+
+_INSTALL_HINT = f"npm install -g {PACKAGE}"
+_NO_LIMIT = 9_000_000
+_HEADLESS = ["--headless", "--no-auto-update", "--log-level", "error", "--stdio"]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out about the CLI: about which file, its version, and the models of its login."""
+
+    binary: tuple[str, int] | None = None
+    version: tuple[int, ...] = ()
+    models: list[ModelInfo] = field(default_factory=list)
+
+    @property
+    def is_headless(self) -> bool:
+        """Whether the headless server is used; so it is while nothing is known."""
+        return not self.version or self.version >= HEADLESS_SINCE
+
+
+class CopilotProvider(LlmProvider):
+    """The models of a GitHub Copilot plan, or of an API of the user's own, through the user's own `copilot`."""
+
+    kind = "copilot"
+    display_name = "GitHub Copilot"
+    settings_type = CopilotSettings
+    settings: CopilotSettings
+
+    def __init__(self, name: str, settings: CopilotSettings, *, state_dir: Path) -> None:
+        super().__init__(name, settings, state_dir=state_dir)
+        # Shared with the copies that `with_model` makes.
+        self._known = _Known()
+        self._shared = SharedServer(self._start)
+
+    @property
+    def vendor_default_model(self) -> str:
+        return "auto"
+
+    def available_models(self) -> list[ModelInfo]:
+        named = [ModelInfo(model) for model in self.settings.models]
+        return named or self._known.models or [ModelInfo(self.default_model)]
+
+    def capabilities(self) -> Capabilities:
+        if not self._known.is_headless:
+            return Capabilities(reasoning=True)
+        return Capabilities(
+            streaming=True,
+            reasoning=True,
+            system_prompt="replace",
+            history="native",
+            images=True,
+            response_format=True,
+            max_tokens=self.settings.provider is not None,
+            reasoning_effort=True,
+            interrupt=True,
+            usage=True,
+            exact_text=True,
+            sessions_per_process=64,
+        )
+
+    def caveats(self, request: ChatRequest) -> Iterator[str]:
+        if not self._known.is_headless:
+            yield "this version of copilot puts the date before the text, and takes white space from its end"
+        elif any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
+            yield "copilot puts the images of a message behind its text, each behind a line `image`"
+
+    async def discover(self) -> None:
+        binary = self._binary()
+        found = (binary, os.stat(binary).st_mtime_ns)  # noqa: PTH116 a Path's would be forbidden in a coroutine
+        if found == self._known.binary:
+            return
+        # The first run of a version unpacks 235 MB, which is no part of a chat's deadlines.
+        printed = await run([binary, "--version"], env=self._environment(), cwd=self.directory("cwd"))
+        match = re.search(r"\d+(?:\.\d+)+", printed.output.decode(errors="replace"))
+        if printed.exit_code != 0 or match is None:
+            raise NotInstalledError(f"{binary} --version does not answer like Copilot", hint=_INSTALL_HINT)
+        self._known.binary, self._known.version = found, tuple(map(int, match[0].split(".")))
+
+    async def probe(self) -> Health:
+        await self.discover()
+        version = _dotted(self._known.version)
+        if not self._known.is_headless:
+            old = f"only from {_dotted(HEADLESS_SINCE)} on several chats share a process, stream and report their usage"
+            return Health("degraded", "unsupported", version, detail=old, hint="copilot update")
+        server = await self._shared.acquire()
+        try:
+            return replace(await self._login(server), version=version)
+        finally:
+            await asyncio.shield(self._shared.release(server))
+
+    async def _login(self, server: CopilotServer) -> Health:
+        """What the CLI says of its login: local, and without a model call."""
+        if self.settings.provider is not None:
+            self._api_key()
+            return Health(
+                "ready", detail=f"with the API at {self.settings.provider.base_url}, whose key only a chat proves"
+            )
+        status = await server.call("auth.getStatus", {})
+        if not status.get("isAuthenticated"):
+            return Health.unavailable(not_logged_in())
+        listed = await server.call("models.list", {})
+        self._known.models = [_model(model) for model in listed["models"]]
+        return Health(
+            "ready", authenticated=True, detail=f"logged in as {status.get('login')} ({status.get('authType')})"
+        )
+
+    async def open(self) -> Session:
+        await self.discover()
+        if not self._known.is_headless:
+            return self._one_shot()
+        settings: dict[str, Any] = {"model": self.default_model}
+        limit = None
+        if self.settings.provider is not None:
+            key = self._api_key()
+            place = {"type": self.settings.provider.type, "baseUrl": self.settings.provider.base_url}
+            settings["provider"] = place | ({"apiKey": key} if key else {})
+            limit = self.settings.provider.max_prompt_tokens
+        # What the CLI takes for the model's window, beyond which it drops the oldest messages in silence.
+        settings["modelCapabilities"] = {"limits": {"max_prompt_tokens": limit or _NO_LIMIT}}
+        server = await self._shared.acquire()
+        return CopilotSession(self, self._shared, server, settings)
+
+    def _one_shot(self) -> OneShotSession:
+        # Of its own, for each run leaves its files there, and so that no MCP server of the user's is started.
+        env = self._environment() | {"COPILOT_HOME": str(self.directory("home"))}
+        argv = [self._binary(), *ONE_SHOT_ARGUMENTS, *self.settings.args]
+        if self.settings.provider is not None:
+            env |= {
+                "COPILOT_PROVIDER_TYPE": self.settings.provider.type,
+                "COPILOT_PROVIDER_BASE_URL": self.settings.provider.base_url,
+                "COPILOT_PROVIDER_API_KEY": self._api_key() or "",
+            }
+        if self.default_model != self.vendor_default_model:
+            argv += ["--model", self.default_model]
+        return OneShotSession(self, argv, env=env, cwd=self.directory("cwd"))
+
+    async def _start(self) -> CopilotServer:
+        argv = [self._binary(), *_HEADLESS, *self.settings.args]
+        if self.settings.provider is not None:
+            argv.append("--no-auto-login")
+        return await CopilotServer.start(
+            argv,
+            env=self._environment(),
+            cwd=self.directory("cwd"),
+            scratch=self.directory("tmp"),
+            limit_s=self.settings.timeouts.spawn_s,
+        )
+
+    def _binary(self) -> str:
+        return find_binary(self.settings.binary or "copilot", self._environment(), hint=_INSTALL_HINT)
+
+    def _environment(self) -> dict[str, str]:
+        home = {"COPILOT_HOME": str(self.directory("home"))} if self.settings.private_home else {}
+        return self.environment({"COPILOT_AUTO_UPDATE": "false"} | home)
+
+    def _api_key(self) -> str | None:
+        """The key of the user's own API, None when it needs none; ConfigError when it is nowhere."""
+        assert self.settings.provider is not None
+        name = self.settings.provider.api_key_env
+        if name is None:
+            return None
+        key = self.settings.env.get(name) or os.environ.get(name)
+        if not key:
+            where = f"runners.{self.name}.provider.api_key_env"
+            raise ConfigError(f"{where}: {name} stands neither in the entry's env nor in the daemon's environment")
+        return key
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _model(listed: dict[str, Any]) -> ModelInfo:
+    able = listed.get("capabilities") or {}
+    limits, supports = able.get("limits") or {}, able.get("supports") or {}
+    return ModelInfo(
+        listed["id"],
+        context_window=limits.get("max_context_window_tokens"),
+        max_output_tokens=limits.get("max_output_tokens"),
+        images=supports.get("vision"),
+        reasoning=supports.get("reasoningEffort"),
+    )
