@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from runners.providers.claude.provider import TESTED_VERSIONS
+from runners.providers.claude import provider as claude_provider
+from runners.providers.copilot import provider as copilot_provider
 from runners.testing import leaves_nothing
-from tests.live.install import claude_binary
+from tests.live.install import binary
 from tests.programs import echo_daemon
 from tests.world import Daemon, Wire, World
+
+# The oldest one serves the one-shot mode.
+HEADLESS_COPILOTS = copilot_provider.TESTED_VERSIONS[1:]
 
 
 @pytest.fixture
@@ -40,18 +44,24 @@ async def wire(daemon: Daemon) -> AsyncIterator[Wire]:
         yield connected
 
 
-@pytest.fixture(scope="session", params=TESTED_VERSIONS)
+@pytest.fixture(scope="session", params=claude_provider.TESTED_VERSIONS)
 def claude(request: pytest.FixtureRequest) -> Path:
     """The real claude, in each pinned version."""
-    return real_claude(request.param)
+    return real_cli("claude", request.param)
 
 
-def real_claude(version: str) -> Path:
+@pytest.fixture(scope="session", params=HEADLESS_COPILOTS)
+def copilot(request: pytest.FixtureRequest) -> Path:
+    """The real copilot, in each pinned version whose headless server is used."""
+    return real_cli("copilot", request.param)
+
+
+def real_cli(cli: str, version: str) -> Path:
     """The pinned binary. Where it is missing the test is skipped, and fails where a skip would hide the hole."""
-    binary = claude_binary(version)
-    if binary is None:
-        missing = f"the real claude {version} is NOT TESTED: run `make clis`"
+    found = binary(cli, version)
+    if found is None:
+        missing = f"the real {cli} {version} is NOT TESTED: run `make clis`"
         if os.environ.get("RUNNERD_REQUIRE_CLIS"):
             pytest.fail(missing)
         pytest.skip(missing)
-    return binary
+    return found

@@ -13,7 +13,7 @@ from runners.errors import RunnerError
 from runners.providers.claude.events import ClaudeTranslator
 from runners.stream import ChatChunk, Done, OrderChecker, Retrying, Start, Text, UsageReport, Warn
 from runners.wire.framing import parse_json
-from tests.transcripts.expected import (
+from tests.transcripts.expected_claude import (
     CUT_AT_A_RETRY,
     CUT_AT_MAX_TOKENS,
     CUT_WHERE_THE_ANSWER_BEGINS_ANEW,

@@ -2,23 +2,33 @@
 
 import pytest
 
-from runners.providers.claude.provider import TESTED_VERSIONS
 from runners.testing import CONTRACTS, Contract, leaves_nothing
-from tests.conftest import real_claude
-from tests.subjects import MakeSubject, echo, real_claude_subject, replayed_claude
+from tests.conftest import real_cli
+from tests.subjects import REAL, STANDING_IN, MakeSubject
 from tests.world import World
 
-REAL = [f"claude-{version}" for version in TESTED_VERSIONS]
+PINNED = [(cli, version) for cli, (_, versions) in REAL.items() for version in versions]
 
 
-@pytest.fixture(params=["echo", "claude-replayed", *(pytest.param(name, marks=pytest.mark.live) for name in REAL)])
+@pytest.fixture(
+    params=[
+        *STANDING_IN,
+        *(pytest.param(pin, id="-".join(pin), marks=pytest.mark.live) for pin in PINNED),
+    ]
+)
 def make_subject(request: pytest.FixtureRequest) -> MakeSubject:
-    if request.param in REAL:
-        return real_claude_subject(real_claude(request.param.removeprefix("claude-")))
-    return {"echo": echo, "claude-replayed": replayed_claude}[request.param]
+    if request.param in STANDING_IN:
+        return STANDING_IN[request.param]
+    cli, version = request.param
+    make, _ = REAL[cli]
+    binary = real_cli(cli, version)
+    return lambda world: make(world, binary)
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
 async def test_every_runner_keeps_the_contract(contract: Contract, make_subject: MakeSubject, world: World) -> None:
     async with make_subject(world) as subject, leaves_nothing():
-        await contract(subject)
+        try:
+            await contract(subject)
+        finally:
+            await subject.provider.aclose()

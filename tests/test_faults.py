@@ -10,7 +10,7 @@ from runners.errors import DeadlineExceededError, ProcessExitedError, RunnerErro
 from runners.providers.claude.provider import ClaudeSession
 from runners.stream import ChatChunk, Failed, Start, Text
 from runners.testing import request
-from tests.subjects import ReplayedClaude
+from tests.subjects.claude import ReplayedClaude
 from tests.world import World
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

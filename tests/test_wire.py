@@ -16,7 +16,7 @@ from runners.settings import Timeouts
 from runners.stream import Text, UsageReport
 from runners.wire.deadlines import TurnDeadlines, within
 from runners.wire.environment import child_environment, find_binary
-from runners.wire.framing import LineFramer, dump_json, parse_json
+from runners.wire.framing import Framer, HeaderFramer, LineFramer, dump_json, parse_json
 
 USAGE = Usage(input_tokens=1, cost_usd=0.5)
 
@@ -46,6 +46,124 @@ def test_a_line_of_exactly_the_cap_passes() -> None:
     framer = LineFramer(10)
     assert framer.feed(b"x" * 10) == []
     assert framer.feed(b"\n" + b"y" * 10 + b"\n") == [b"x" * 10, b"y" * 10]
+
+
+_SPACE = b" \t\n\r\x0b\x0c"
+_STRAY_TEXT = st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"\r"))
+_CUTS = st.lists(st.integers(1, 30))
+
+
+def fed(framer: Framer, data: bytes, cuts: list[int]) -> list[bytes]:
+    """The frames of `data`, fed in pieces of the sizes `cuts`, and what is left in one."""
+    found = []
+    for size in cuts:
+        found += framer.feed(data[:size])
+        data = data[size:]
+    return found + framer.feed(data)
+
+
+@given(st.lists(st.binary(max_size=40)), _CUTS)
+def test_bodies_come_out_whole_however_the_bytes_were_cut(bodies: list[bytes], cuts: list[int]) -> None:
+    framer = HeaderFramer()
+    assert fed(framer, b"".join(map(framer.framed, bodies)) + b"Content-Len", cuts) == bodies
+    assert framer.rest() == [b"Content-Len"]
+    assert framer.overflow is None
+
+
+@given(st.lists(st.tuples(st.lists(_STRAY_TEXT), _STRAY_TEXT, st.binary(max_size=40))), _CUTS)
+def test_stray_lines_and_texts_between_bodies_come_out_beside_them(
+    parts: list[tuple[list[bytes], bytes, bytes]], cuts: list[int]
+) -> None:
+    framer, data, expected = HeaderFramer(), b"", []
+    for lines, text, body in parts:
+        data += b"".join(line + b"\n" for line in lines) + text + framer.framed(body)
+        strays = [line.strip(_SPACE) for line in lines] + [text.lstrip(_SPACE)]
+        expected += [stray for stray in strays if stray] + [body]
+    assert fed(framer, data, cuts) == expected
+    assert framer.rest() == []
+
+
+_TOKENS = [
+    b"Content-Length: 5\r\n",
+    b"content-length:11\n",
+    b"\r\n",
+    b"\n",
+    b"12345",
+    b"{}",
+    b"X-Header: y\n",
+    b"z" * 9,
+]
+
+
+@given(st.lists(st.sampled_from(_TOKENS)), _CUTS, st.sampled_from([8, 10, 20, 1000]))
+def test_what_comes_out_never_depends_on_the_cuts(tokens: list[bytes], cuts: list[int], cap_bytes: int) -> None:
+    for at_once, in_pieces in (
+        (LineFramer(cap_bytes), LineFramer(cap_bytes)),
+        (HeaderFramer(cap_bytes), HeaderFramer(cap_bytes)),
+    ):
+        data = b"".join(tokens)
+        assert fed(in_pieces, data, cuts) == at_once.feed(data)
+        assert (in_pieces.overflow is None) == (at_once.overflow is None)
+        if at_once.overflow is None:
+            assert in_pieces.rest() == at_once.rest()
+
+
+@pytest.mark.parametrize("form", ["{}", "content-length:{}", "  CONTENT-LENGTH:    {} \t", "Content-Length: 0{}"])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_a_header_has_many_forms(form: str, end: bytes) -> None:
+    body = "é\u2028\n".encode()
+    header = form.format(len(body)) if ":" in form else f"Content-Length: {len(body)}"
+    assert HeaderFramer().feed(header.encode() + end + end + body) == [body]
+
+
+def test_other_headers_are_no_frames_behind_the_length() -> None:
+    data = b"Content-Length: 2\r\nContent-Type: application/json\r\nX-Content-Length: 99\r\n\r\n{}"
+    assert HeaderFramer().feed(data) == [b"{}"]
+
+
+def test_an_empty_body_is_a_frame_and_the_next_one_follows() -> None:
+    framer = HeaderFramer()
+    assert framer.feed(b"Content-Length: 0\r\n\r\nContent-Length: 1\r\n\r\nx") == [b"", b"x"]
+
+
+def test_the_length_counts_bytes() -> None:
+    body = dump_json({"text": "é\u2028😀"})
+    framed = HeaderFramer().framed(body)
+    assert framed == b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    assert HeaderFramer().feed(framed) == [body]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Content-Length: 31\r\n",
+        b"Content-Length: 31\r\n\r\n" + b"x" * 31,
+        b"Content-Length: 999999999999999999\r\n\r\n",
+        b"x" * 31,
+        b"x" * 31 + b"\n",
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"Content-Length: 2\r\n\r\nok"])
+def test_the_cap_holds_for_bodies_and_for_lines_where_headers_should_stand(before: bytes, data: bytes) -> None:
+    framer = HeaderFramer(30)
+    assert framer.feed(before + data) == ([b"ok"] if before else [])
+    assert "cap of 30 bytes" in str(framer.overflow)
+    assert framer.feed(b"\r\nContent-Length: 2\r\n\r\nok") == []
+    assert framer.rest() == []
+
+
+def test_a_body_of_exactly_the_cap_passes() -> None:
+    framer = HeaderFramer(30)
+    data = framer.framed(b"x" * 30)
+    assert framer.feed(data[:-1]) == []
+    assert framer.feed(data[-1:] + data + b"y" * 30 + b"\n") == [b"x" * 30, b"x" * 30, b"y" * 30]
+    assert framer.overflow is None
+
+
+def test_a_length_that_is_no_number_is_no_header() -> None:
+    framer = HeaderFramer()
+    strays = [b"Content-Length: -1", b"Content-Length: 1e3", b"Content-Length:", b"Content-Length: 5;"]
+    assert framer.feed(b"\r\n\r\n".join([*strays, framer.framed(b"{}")])) == [*strays, b"{}"]
 
 
 def test_a_lone_surrogate_is_parsed_and_written_again() -> None:

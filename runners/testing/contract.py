@@ -14,7 +14,7 @@ from typing import Any
 from runners.errors import NotInstalledError, RunnerError, UnsupportedError
 from runners.event_session import Translator
 from runners.messages import ChatRequest
-from runners.provider import LlmProvider
+from runners.provider import Capabilities, LlmProvider
 from runners.stream import ChatChunk, ChatStream, Done, OrderChecker, Start, Text, UsageReport, Warn, fold
 
 CLOSE_S = 10.0
@@ -67,9 +67,20 @@ async def _chunks(stream: ChatStream) -> list[ChatChunk]:
         return [chunk async for chunk in stream]
 
 
-async def _first_text(stream: ChatStream) -> None:
+async def _able(subject: Subject) -> Capabilities:
+    await subject.provider.discover()
+    return subject.provider.capabilities()
+
+
+async def _first_sign(subject: Subject) -> type[Text | Start]:
+    """The chunk by which a held answer shows that it has begun: a text, where the runner shows one before the end."""
+    return Text if (await _able(subject)).streaming else Start
+
+
+async def _begun(subject: Subject, stream: ChatStream) -> None:
+    first = await _first_sign(subject)
     async with asyncio.timeout(CLOSE_S * 6):
-        while not isinstance(await anext(stream), Text):
+        while not isinstance(await anext(stream), first):
             pass
 
 
@@ -90,7 +101,7 @@ async def c01_chunks_come_in_order_and_join_to_the_exact_text(subject: Subject) 
     assert isinstance(done, Done)
     assert done.stop_reason == "end_turn"
     reports = [chunk.usage for chunk in chunks if isinstance(chunk, UsageReport)]
-    claimed = subject.provider.capabilities().usage
+    claimed = (await _able(subject)).usage
     assert bool(reports and reports[0].input_tokens and reports[0].output_tokens is not None) == claimed
 
 
@@ -106,15 +117,15 @@ async def c02_complete_is_the_fold_of_the_stream(subject: Subject) -> None:
 
 async def c03_streaming_is_not_faked(subject: Subject) -> None:
     """A runner that claims streaming shows text while the answer still goes on."""
-    if subject.provider.capabilities().streaming:
+    if (await _able(subject)).streaming:
         async with subject.provider.complete_stream(subject.hold()) as stream:
-            await _first_text(stream)
+            await _begun(subject, stream)
 
 
 async def c04_closing_a_stream_ends_its_turn_and_the_runner_goes_on(subject: Subject) -> None:
     """A cancel is bounded, leaves no session, and the next chat works."""
     stream = subject.provider.complete_stream(subject.hold())
-    await _first_text(stream)
+    await _begun(subject, stream)
     async with asyncio.timeout(CLOSE_S):
         await stream.aclose()
         await stream.aclose()
@@ -126,10 +137,12 @@ async def c05_cancelling_the_reader_stays_a_cancellation(subject: Subject) -> No
     """CancelledError comes out, and nothing is left of the turn."""
     started = asyncio.Event()
 
+    first = await _first_sign(subject)
+
     async def read() -> None:
         async with subject.provider.complete_stream(subject.hold()) as stream:
             async for chunk in stream:
-                if isinstance(chunk, Text):
+                if isinstance(chunk, first):
                     started.set()
 
     reader = asyncio.create_task(read())
@@ -144,14 +157,14 @@ async def c05_cancelling_the_reader_stays_a_cancellation(subject: Subject) -> No
 
 async def c06_an_interrupt_ends_the_turn_as_cancelled(subject: Subject) -> None:
     """`interrupt` lets the stream end in order, with done{cancelled}."""
-    if not subject.provider.capabilities().interrupt:
+    if not (await _able(subject)).interrupt:
         return
     session = await subject.provider.open()
     try:
         asked = subject.hold()
         await session.prepare(subject.provider.session_options(asked))
         async with session.turn(asked.conversation, subject.provider.sampling(asked)) as stream:
-            await _first_text(stream)
+            await _begun(subject, stream)
             await session.interrupt()
             async with asyncio.timeout(CLOSE_S):
                 *_, last = [chunk async for chunk in stream]
@@ -207,7 +220,7 @@ async def c11_closing_is_idempotent_also_in_the_middle_of_a_turn(subject: Subjec
     asked = subject.hold()
     await session.prepare(subject.provider.session_options(asked))
     stream = session.turn(asked.conversation, subject.provider.sampling(asked))
-    await _first_text(stream)
+    await _begun(subject, stream)
     async with asyncio.timeout(CLOSE_S):
         await asyncio.gather(session.aclose(), session.aclose(), subject.provider.aclose())
         await session.aclose()
@@ -227,7 +240,7 @@ async def c12_unknown_events_are_ignored(subject: Subject) -> None:
 
 async def c13_the_system_prompt_and_the_history_arrive_as_messages(subject: Subject) -> None:
     """For a runner that claims them: the model API receives exactly the conversation."""
-    able = subject.provider.capabilities()
+    able = await _able(subject)
     conversation = [
         ("user", "one"),
         ("assistant", "two "),
@@ -246,7 +259,7 @@ async def c13_the_system_prompt_and_the_history_arrive_as_messages(subject: Subj
 
 async def c14_exact_text_means_exact(subject: Subject) -> None:
     """Texts that CLIs like to treat as commands, files or options reach the model as they are."""
-    if not subject.provider.capabilities().exact_text:
+    if not (await _able(subject)).exact_text:
         return
     texts = ["/help", "@/etc/passwd", "-p", "  two", "!ls", "#x", "a\r\nb\t", "\U0001f642\u2028 end \n"]
     for text in texts:
@@ -256,7 +269,7 @@ async def c14_exact_text_means_exact(subject: Subject) -> None:
 
 async def c15_a_claimed_knob_arrives_and_another_is_warned_of(subject: Subject) -> None:
     """What is claimed is on the wire; what is not gives a warning, and an error with `strict`."""
-    able = subject.provider.capabilities()
+    able = await _able(subject)
     knobs: dict[str, Any] = {
         "temperature": 0.25,
         "top_p": 0.5,
@@ -264,7 +277,7 @@ async def c15_a_claimed_knob_arrives_and_another_is_warned_of(subject: Subject) 
         "max_tokens": 321,
         "reasoning_effort": "low",
         "tools": [{"name": "f", "parameters": {"type": "object"}}],
-        "response_format": {"type": "json_object"},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
     }
     for name, value in knobs.items():
         asked = request("knob", **{name: value})
@@ -283,7 +296,7 @@ async def c16_images_arrive_or_are_refused(subject: Subject) -> None:
     image = {"type": "image", "media_type": "image/png", "data": pixel}
     content = [{"type": "text", "text": "look"}, image]
     asked = ChatRequest.model_validate({"messages": [{"role": "user", "content": content}]})
-    if subject.provider.capabilities().images:
+    if (await _able(subject)).images:
         assert (await subject.deliver(asked)).images == [pixel]
     else:
         await _raised(UnsupportedError, subject.provider.complete(asked))

@@ -95,20 +95,24 @@ class HeaderFramer:
         self._buffer += data
         frames: list[bytes] = []
         at = 0
-        while self.overflow is None and (end := self._end_of_next(at)) is not None:
+        while (end := self._end_of_next(at)) is not None:
             if self._in_body:
                 frames.append(bytes(self._buffer[at:end]))
                 self._length, self._in_body = None, False
-            else:
+            elif self._fits(end - at - 1):
                 frames += self._header(bytes(self._buffer[at:end]).strip())
+            if not self._fits(self._length or 0):
+                return frames
             at = end
         del self._buffer[:at]
-        expected = self._length or 0
-        if self.overflow is None and max(expected, len(self._buffer)) > self.cap_bytes:
-            message = f"a message of {max(expected, len(self._buffer))} bytes passes the cap of {self.cap_bytes} bytes"
-            self.overflow = LineTooLongError(message)
-            self._buffer.clear()
+        self._fits(len(self._buffer))
         return frames
+
+    def _fits(self, size: int) -> bool:
+        if size > self.cap_bytes and self.overflow is None:
+            self.overflow = LineTooLongError(f"a message of {size} bytes passes the cap of {self.cap_bytes} bytes")
+            self._buffer.clear()
+        return self.overflow is None
 
     def _end_of_next(self, at: int) -> int | None:
         """Where the body or the header line that begins at `at` ends; None while it is not whole."""
@@ -123,7 +127,8 @@ class HeaderFramer:
             self._in_body = self._length is not None
             return []
         found = _CONTENT_LENGTH.search(line)
-        if found is not None:
+        # Behind the length `X-Content-Length` is another header, and no text before this one.
+        if found is not None and (self._length is None or found.start() == 0):
             self._length = int(found[1])
             line = line[: found.start()]
         elif self._length is not None:

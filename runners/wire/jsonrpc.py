@@ -17,6 +17,7 @@ from runners.wire.framing import Framer, LineFramer, dump_json, parse_json_exact
 from runners.wire.process import CliProcess
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+REQUEST_CANCELLED = -32800
 
 RequestId = str | int
 Answer = Callable[[RequestId, str, dict[str, Any]], Awaitable[Any]]
@@ -71,6 +72,8 @@ class Peer:
         try:
             await self._send({"id": request_id, "method": method, "params": params})
             return await future
+        except RunnerError as error:
+            raise error if self._ended is None else copy.copy(self._ended) from None
         finally:
             del self._pending[request_id]
             # An error that came while we were still sending is nobody's any more.
@@ -102,19 +105,12 @@ class Peer:
             raise RpcError(INVALID_REQUEST, "id: must be a string or an integer")
         if request_id in self.requests:
             raise RpcError(INVALID_REQUEST, f"id: {request_id!r} is still in flight", request_id=request_id)
-        if not isinstance(params, dict):
-            if request_id is not None:
-                raise RpcError(INVALID_PARAMS, "params: must be an object", request_id=request_id)
-        elif method == "$/cancelRequest":
-            self._cancel(params.get("id"))
-            if request_id is not None:
-                await self._reply(request_id, {"result": None})
-        elif request_id is None:
-            self._heard(method, params)
-        else:
+        if request_id is not None:
             task = asyncio.create_task(self._serve(request_id, method, params), name=f"rpc-{method}-{request_id}")
             self.requests[request_id] = task
             task.add_done_callback(lambda _: self.requests.pop(request_id))
+        elif isinstance(params, dict):
+            self._hear(method, params)
 
     def fail(self, error: RunnerError) -> None:
         """The other end is gone: every call fails with `error`, those that come later too."""
@@ -149,25 +145,52 @@ class Peer:
             # Behind the task's first step: one that was cancelled before it began would never answer.
             asyncio.get_running_loop().call_soon(running.cancel)
 
-    async def _serve(self, request_id: RequestId, method: str, params: dict[str, Any]) -> None:
+    def _hear(self, method: str, params: dict[str, Any]) -> None:
+        if method == "$/cancelRequest":
+            self._cancel(params.get("id"))
+            return
         try:
-            reply = {"result": await self._answer(request_id, method, params)}
-        except RpcError as error:
-            reply = error.reply()
-        except ConnectionError:
-            return  # the other end is gone; who reads from it ends this
+            self._heard(method, params)
+        except Exception:  # noqa: BLE001 a bug of ours must reach the log, and end no call
+            _log.exception("hearing %s failed", method)
+
+    async def _serve(self, request_id: RequestId, method: str, params: Any) -> None:
+        try:
+            reply = dump_json(_response(request_id, await self._replied(request_id, method, params)))
         except Exception:  # noqa: BLE001 a bug of ours must reach the log, and whoever waits for an answer
             _log.exception("the answer to %s failed", method)
-            reply = RpcError(INTERNAL_ERROR, "the request failed by a bug; the log says how").reply()
-        await self._reply(request_id, reply)
-
-    async def _reply(self, request_id: RequestId | None, reply: dict[str, Any]) -> None:
+            error = RpcError(INTERNAL_ERROR, "the request failed by a bug; the log says how")
+            reply = dump_json(_response(request_id, error.reply()))
         # Who does not listen any more gets no answer.
         with suppress(ConnectionError, RunnerError):
-            await self._send({"id": request_id} | reply)
+            await self._send_frame(reply)
+
+    async def _replied(self, request_id: RequestId, method: str, params: Any) -> dict[str, Any]:
+        try:
+            if not isinstance(params, dict):
+                return RpcError(INVALID_PARAMS, "params: must be an object").reply()
+            if method == "$/cancelRequest":
+                self._cancel(params.get("id"))
+                return {"result": None}
+            return {"result": await self._answer(request_id, method, params)}
+        except RpcError as error:
+            return error.reply()
+        except asyncio.CancelledError:
+            return RpcError(REQUEST_CANCELLED, "the request was cancelled").reply()
+        except ConnectionError:
+            # Most often the other end's: then nobody reads this, and who reads from it ends us.
+            return RpcError(INTERNAL_ERROR, "a connection broke").reply()
+
+    async def _reply(self, request_id: RequestId | None, reply: dict[str, Any]) -> None:
+        with suppress(ConnectionError, RunnerError):
+            await self._send_frame(dump_json(_response(request_id, reply)))
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._send_frame(dump_json({"jsonrpc": "2.0"} | message))
+
+
+def _response(request_id: RequestId | None, reply: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id} | reply
 
 
 def _message(frame: bytes) -> dict[str, Any]:
@@ -233,6 +256,7 @@ class RpcProcess:
         except RunnerError as error:
             ended = error
         self.peer.fail(ended)
+        self.cli.give_up_stdin()
         self._gone(ended)
 
     def _skip(self, frame: bytes, error: RpcError) -> None:
@@ -241,11 +265,14 @@ class RpcProcess:
             # Never its content, of which a mistake of JSON's would show none.
             _log.warning("%s: skips %d bytes: %s", self.cli.pid, len(frame), error)
 
-    def close(self, *, ask: bool = True) -> "asyncio.Task[None]":
-        """Begins to end the process, see CliProcess.close. Idempotent; calls that are under way fail."""
+    def close(self, *, ask: bool = True) -> "asyncio.Future[None]":
+        """Begins to end the process, see CliProcess.close. Idempotent; calls that are under way fail.
+
+        It goes on when who waits for what this returns is cancelled.
+        """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(ask=ask), name=f"rpc-close-{self.cli.pid}")
-        return self._closing
+        return asyncio.shield(self._closing)
 
     async def _close(self, *, ask: bool) -> None:
         await self.cli.aclose(ask=ask)

@@ -131,6 +131,10 @@ class CliProcess:
         tail = self.stderr_tail.strip()
         return ProcessExitedError(f"the CLI {how}: {what}", exit_code=code, stderr_tail=tail or None)
 
+    def give_up_stdin(self) -> None:
+        """Nobody reads its input any more: whoever writes, or waits for room, learns it."""
+        self._pipes.pipe_connection_lost(0, None)
+
     def close_stdin(self) -> None:
         """Ends the CLI's input, after what was written."""
         stdin = self._transport.get_pipe_transport(0)

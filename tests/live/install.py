@@ -9,31 +9,41 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runners.providers.claude.provider import PACKAGE, TESTED_VERSIONS
+from runners.providers.claude import provider as claude
+from runners.providers.copilot import provider as copilot
 
 CLIS = Path(__file__).parents[2] / ".clis"
+COPILOT_CACHE = CLIS / "copilot-cache"
+"""Where every copilot of the tests unpacks itself, once for each version."""
+
 _INSTALL_S = 600
+_PACKAGES = {
+    "claude": (claude.PACKAGE, claude.TESTED_VERSIONS, "@anthropic-ai/claude-code-*/claude"),
+    "copilot": (copilot.PACKAGE, copilot.TESTED_VERSIONS, "@github/copilot-*/copilot"),
+}
 
 
-def claude_binary(version: str) -> Path | None:
+def binary(cli: str, version: str) -> Path | None:
     """The native binary of a pinned version, or None when it is not installed."""
-    found = sorted((CLIS / f"claude-{version}" / "node_modules" / "@anthropic-ai").glob("claude-code-*/claude"))
+    _, _, pattern = _PACKAGES[cli]
+    found = sorted((CLIS / f"{cli}-{version}" / "node_modules").glob(pattern))
     return found[0] if found else None
 
 
-def install(version: str) -> str | None:
+def install(cli: str, version: str) -> str | None:
     """Installs one version; returns what went wrong."""
-    if claude_binary(version) is not None:
+    if binary(cli, version) is not None:
         return None
     npm = shutil.which("npm")
     if npm is None:
         return "npm is not installed"
     # Into a folder of its own first: an install that was broken off must not look like a whole one.
-    partial, final = CLIS / f"partial-{version}", CLIS / f"claude-{version}"
+    package, _, _ = _PACKAGES[cli]
+    partial, final = CLIS / f"partial-{cli}-{version}", CLIS / f"{cli}-{version}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     # The exact version: without one npm chooses by its own Node, and may silently take an old CLI.
-    command = [npm, "install", "--prefix", str(partial), "--no-save", "--no-audit", "--no-fund", f"{PACKAGE}@{version}"]
+    command = [npm, "install", "--prefix", str(partial), "--no-save", "--no-audit", "--no-fund", f"{package}@{version}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
     except subprocess.TimeoutExpired:
@@ -42,14 +52,15 @@ def install(version: str) -> str | None:
         return f"npm exited with {done.returncode}: {done.stderr.strip()[-500:]}"
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    return None if claude_binary(version) else "the package brought no native binary for this machine"
+    return None if binary(cli, version) else "the package brought no native binary for this machine"
 
 
 def main() -> None:
     """Installs every pinned version and says what it did."""
-    for version in TESTED_VERSIONS:
-        problem = install(version)
-        print(f"claude {version}: {problem or claude_binary(version)}", file=sys.stderr)
+    for cli, (_, versions, _) in _PACKAGES.items():
+        for version in versions:
+            problem = install(cli, version)
+            print(f"{cli} {version}: {problem or binary(cli, version)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

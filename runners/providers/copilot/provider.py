@@ -24,10 +24,11 @@ from runners.wire.environment import find_binary
 from runners.wire.process import run
 
 TESTED_VERSIONS = ("1.0.70", "1.0.92", "1.0.102")
-"""The oldest and the newest version that the tests run; between them the oldest that is used on its headless server."""
+"""The oldest and the newest version that the tests run, and the oldest one whose headless server is used."""
 HEADLESS_SINCE = (1, 0, 92)
 PACKAGE = "@github/copilot"
 
+_UPDATE_HINT = "copilot update"
 _INSTALL_HINT = f"npm install -g {PACKAGE}"
 _NO_LIMIT = 9_000_000
 _HEADLESS = ["--headless", "--no-auto-update", "--log-level", "error", "--stdio"]
@@ -103,19 +104,25 @@ class CopilotProvider(LlmProvider):
         match = re.search(r"\d+(?:\.\d+)+", printed.output.decode(errors="replace"))
         if printed.exit_code != 0 or match is None:
             raise NotInstalledError(f"{binary} --version does not answer like Copilot", hint=_INSTALL_HINT)
-        self._known.binary, self._known.version = found, tuple(map(int, match[0].split(".")))
+        self._known.binary, self._known.version = found, _numbers(match[0])
 
     async def probe(self) -> Health:
         await self.discover()
-        version = _dotted(self._known.version)
-        if not self._known.is_headless:
-            old = f"only from {_dotted(HEADLESS_SINCE)} on several chats share a process, stream and report their usage"
-            return Health("degraded", "unsupported", version, detail=old, hint="copilot update")
         server = await self._shared.acquire()
         try:
-            return replace(await self._login(server), version=version)
+            health = await self._login(server)
         finally:
             await asyncio.shield(self._shared.release(server))
+        version, oldest = self._known.version, TESTED_VERSIONS[0]
+        if health.ok and version < _numbers(oldest):
+            old = f"{_dotted(version)} is older than {oldest}, the oldest version that is known to work"
+            health = Health(
+                "degraded", "unsupported", authenticated=health.authenticated, detail=old, hint=_UPDATE_HINT
+            )
+        elif health.ok and not self._known.is_headless:
+            old = f"before {_dotted(HEADLESS_SINCE)} each chat has a process of its own and does not stream"
+            health = replace(health, detail=f"{health.detail}; {old}", hint=_UPDATE_HINT)
+        return replace(health, version=_dotted(version))
 
     async def _login(self, server: CopilotServer) -> Health:
         """What the CLI says of its login: local, and without a model call."""
@@ -150,8 +157,7 @@ class CopilotProvider(LlmProvider):
         return CopilotSession(self, self._shared, server, settings)
 
     def _one_shot(self) -> OneShotSession:
-        # Of its own, for each run leaves its files there, and so that no MCP server of the user's is started.
-        env = self._environment() | {"COPILOT_HOME": str(self.directory("home"))}
+        env = self._environment()
         argv = [self._binary(), *ONE_SHOT_ARGUMENTS, *self.settings.args]
         if self.settings.provider is not None:
             env |= {
@@ -179,7 +185,9 @@ class CopilotProvider(LlmProvider):
         return find_binary(self.settings.binary or "copilot", self._environment(), hint=_INSTALL_HINT)
 
     def _environment(self) -> dict[str, str]:
-        home = {"COPILOT_HOME": str(self.directory("home"))} if self.settings.private_home else {}
+        # In the one-shot mode always: each run leaves its files there, and would start the user's MCP servers.
+        is_private = self.settings.private_home or not self._known.is_headless
+        home = {"COPILOT_HOME": str(self.directory("home"))} if is_private else {}
         return self.environment({"COPILOT_AUTO_UPDATE": "false"} | home)
 
     def _api_key(self) -> str | None:
@@ -193,6 +201,10 @@ class CopilotProvider(LlmProvider):
             where = f"runners.{self.name}.provider.api_key_env"
             raise ConfigError(f"{where}: {name} stands neither in the entry's env nor in the daemon's environment")
         return key
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _dotted(version: tuple[int, ...]) -> str:

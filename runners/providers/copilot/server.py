@@ -87,7 +87,7 @@ class CopilotServer:
             connect = server.call("connect", {"supportedTaskKinds": []})
             await within(connect, limit_s, deadline="spawn_s", doing="waiting for copilot to connect")
         except BaseException:
-            await asyncio.shield(server.close(ask=False))
+            await server.close(ask=False)
             raise
         return server
 
@@ -120,7 +120,7 @@ class CopilotServer:
             self.turns.pop(turn.id, None)
             turn.remove()
 
-    def close(self, *, ask: bool = True) -> "asyncio.Task[None]":
+    def close(self, *, ask: bool = True) -> "asyncio.Future[None]":
         """Begins to end the process; idempotent."""
         self.is_gone = True
         return self._rpc.close(ask=ask)
@@ -140,6 +140,7 @@ class CopilotServer:
         self.is_gone = True
         for turn in self.turns.values():
             turn.inbox.fail(copy.copy(error))
+            turn.inbox.is_idle.set()
 
 
 class SharedServer:
@@ -176,6 +177,7 @@ class CliTurn:
         self._directory = Path(tempfile.mkdtemp(dir=directory))
         self._resumed: asyncio.Task[Any] | None = None
         self._new: ChatMessage | None = None
+        self._is_sent = False
         server.turns[self.id] = self
 
     async def begin(self, messages: list[ChatMessage], settings: dict[str, Any], last: dict[str, Any]) -> None:
@@ -193,6 +195,7 @@ class CliTurn:
         await asyncio.shield(self._resumed)
         # Without a message the CLI goes on by itself, as it should behind the result of a tool.
         new = [] if self._new is None else [{"prompt": self._new.text, **_attachments(self._new)}]
+        self._is_sent = True
         await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": new} | last)
 
     def hook(self, kind: str) -> dict[str, Any]:
@@ -207,12 +210,16 @@ class CliTurn:
 
     async def end(self) -> None:
         """Stops what still runs and takes the session out of the CLI."""
-        if self._resumed is not None:
-            # A session that is only just coming cannot be destroyed yet.
-            await asyncio.wait([self._resumed])
-            if not self._resumed.exception():
-                await self.abort()
-                await self._server.call("session.destroy", {"sessionId": self.id})
+        if self._resumed is None:
+            return
+        # A session that is only just coming cannot be destroyed yet, and one that is not at rest would go on calling.
+        await asyncio.wait([self._resumed])
+        if self._resumed.exception():
+            return
+        if self._is_sent and not self.inbox.is_idle.is_set():
+            await self.abort()
+            await self.inbox.is_idle.wait()
+        await self._server.call("session.destroy", {"sessionId": self.id})
 
     def remove(self) -> None:
         """Removes its directory."""
@@ -234,18 +241,29 @@ class Inbox:
         self._events: deque[Event] = deque()
         self._error: RunnerError | None = None
         self._changed = asyncio.Event()
+        self.is_idle = asyncio.Event()
+        """The CLI's session is at rest, or gone."""
 
     def put(self, event: Event) -> None:
         """Takes the next event."""
+        if event.get("type") == "session.idle":
+            self.is_idle.set()
+        if self._error is not None:
+            return
         last = self._events[-1] if self._events else None
         if last is None or not _joined(last, event):
             self._events.append(event)
         self._changed.set()
 
     def fail(self, error: RunnerError) -> None:
-        """No more events come, for this reason; the first reason counts."""
+        """No more events come, for this reason, behind those that are unread; the first reason counts."""
         self._error = self._error or error
         self._changed.set()
+
+    def close(self, error: RunnerError) -> None:
+        """The same, and those that are unread are forgotten."""
+        self._events.clear()
+        self.fail(error)
 
     async def get(self) -> Event:
         """The next event; behind the last one the error that ended them."""
@@ -328,7 +346,7 @@ class CopilotSession(TranscriptSession):
 
     async def aclose(self) -> None:
         if self.state == "busy" and self._turn_now is not None:
-            self._turn_now.inbox.fail(RequestCancelledError("its session was closed"))
+            self._turn_now.inbox.close(RequestCancelledError("its session was closed"))
             self.settle(is_clean=False)
         self.state = "dead"
         if self._leaving is None:

@@ -1,9 +1,9 @@
-"""The runners that are put to the provider contract, each with the world behind it."""
+"""claude put to the contract: the real CLI, and the provider on a recording."""
 
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,15 @@ from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.claude.events import ClaudeTranslator
 from runners.providers.claude.provider import ClaudeProvider
-from runners.providers.echo import EchoProvider, EchoTranslator
-from runners.settings import ClaudeSettings, EchoSettings
+from runners.settings import ClaudeSettings
 from runners.testing import Received, Subject, request
 from tests.live.claude_body import our_messages, our_system
 from tests.live.messages_api import MessagesApi, Reply, text
 from tests.world import World
 
 HOLD = "[hold]"
-FAKE_CLAUDE = Path(__file__).parent / "fakes" / "fake_claude.py"
-TRANSCRIPTS = Path(__file__).parent / "transcripts" / "claude"
-
-MakeSubject = Callable[[World], AbstractAsyncContextManager[Subject]]
+FAKE_CLAUDE = Path(__file__).parents[1] / "fakes" / "fake_claude.py"
+TRANSCRIPTS = Path(__file__).parents[1] / "transcripts" / "claude"
 
 
 def received_by_api(body: dict[str, Any]) -> Received:
@@ -137,56 +134,15 @@ class ReplayedClaude(Subject):
         return ClaudeTranslator("claude")
 
 
-class Echo(Subject):
-    """The echo runner."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.provider = self._made(None)
-
-    def _made(self, binary: str | None) -> EchoProvider:
-        settings = EchoSettings(binary=binary, env={"HOME": str(self._world.home)})
-        return EchoProvider("echo", settings, state_dir=self._world.state / "echo")
-
-    def answer(self, *pieces: str) -> ChatRequest:
-        return request("".join(pieces))
-
-    def hold(self) -> ChatRequest:
-        # More than every pipe and buffer on the way holds.
-        return request("word " * 2_000_000)
-
-    async def deliver(self, request: ChatRequest) -> Received:
-        told = json.loads((await self.provider.complete(request.model_copy(update={"model": "request"}))).content)
-        texts = [(m["role"], "".join(part.get("text", "") for part in m["content"])) for m in told["messages"]]
-        images = [part["data"] for m in told["messages"] for part in m["content"] if part["type"] == "image"]
-        return Received(told["system"], texts, {}, images)
-
-    def missing(self) -> LlmProvider:
-        return self._made("/nonexistent/python")
-
-    def translator(self) -> Translator:
-        return EchoTranslator("echo")
-
-
-def real_claude_subject(binary: Path) -> MakeSubject:
-    """Makes the subject of a real binary, with the API that it needs."""
-
-    @asynccontextmanager
-    async def make(world: World) -> AsyncIterator[Subject]:
-        async with MessagesApi() as api:
-            yield RealClaude(world, binary, api)
-
-    return make
+@asynccontextmanager
+async def real_claude(world: World, binary: Path) -> AsyncIterator[Subject]:
+    async with MessagesApi() as api:
+        yield RealClaude(world, binary, api)
 
 
 @asynccontextmanager
 async def replayed_claude(world: World) -> AsyncIterator[Subject]:
     yield ReplayedClaude(world)
-
-
-@asynccontextmanager
-async def echo(world: World) -> AsyncIterator[Subject]:
-    yield Echo(world)
 
 
 def _without_white_blocks(message: dict[str, Any]) -> list[dict[str, Any]]:

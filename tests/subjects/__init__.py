@@ -1,0 +1,25 @@
+"""The runners that are put to the provider contract, each with the world behind it."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDE_VERSIONS
+from runners.providers.copilot.provider import TESTED_VERSIONS as COPILOT_VERSIONS
+from runners.testing import Subject
+from tests.subjects.claude import real_claude, replayed_claude
+from tests.subjects.copilot import real_copilot
+from tests.subjects.echo import echo
+from tests.world import World
+
+MakeSubject = Callable[[World], AbstractAsyncContextManager[Subject]]
+MakeRealSubject = Callable[[World, Path], AbstractAsyncContextManager[Subject]]
+
+STANDING_IN: dict[str, MakeSubject] = {"echo": echo, "claude-replayed": replayed_claude}
+"""Those that need no vendor's CLI."""
+
+REAL: dict[str, tuple[MakeRealSubject, tuple[str, ...]]] = {
+    "claude": (real_claude, CLAUDE_VERSIONS),
+    "copilot": (real_copilot, COPILOT_VERSIONS),
+}
+"""Those of real CLIs, each with the versions to test."""

@@ -1,0 +1,83 @@
+"""copilot put to the contract: the real CLI on its headless server and, where it is old, in its one-shot mode."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from runners.event_session import Translator
+from runners.messages import ChatRequest
+from runners.provider import LlmProvider
+from runners.providers.copilot.events import CopilotTranslator
+from runners.providers.copilot.provider import CopilotProvider
+from runners.settings import CopilotModelProvider, CopilotSettings
+from runners.testing import Received, Subject, request
+from tests.live.completions_api import CompletionsApi, Reply, text
+from tests.live.install import COPILOT_CACHE
+from tests.world import World
+
+HOLD = "[hold]"
+
+
+def received_by_api(body: dict[str, Any]) -> Received:
+    """What the stand-in received, in the contract's terms."""
+    system, texts, images = "", [], []
+    for message in body["messages"]:
+        content: str | list[dict[str, Any]] = message["content"] or ""
+        parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        images += [part["image_url"]["url"].partition(",")[2] for part in parts if part["type"] == "image_url"]
+        said = next((part["text"] for part in parts if part["type"] == "text"), "")
+        if message["role"] == "system":
+            system = said
+        else:
+            texts.append((message["role"], said))
+    knobs = {name: body.get(name) for name in ("max_tokens", "reasoning_effort", "response_format")}
+    return Received(system, texts, knobs, images)
+
+
+class RealCopilot(Subject):
+    """The real CLI against the stand-in API, which answers with the text that it was sent."""
+
+    def __init__(self, world: World, binary: Path, api: CompletionsApi) -> None:
+        self._api = api
+        self._env = {"HOME": str(world.home), "XDG_CACHE_HOME": str(COPILOT_CACHE), "KEY": "dummy"}
+        self._state = world.state / "copilot"
+        self._pieces: dict[str, tuple[str, ...]] = {}
+        self.provider = self._made(str(binary))
+        api.answer = self._answer
+
+    def _made(self, binary: str) -> CopilotProvider:
+        provider = CopilotModelProvider(base_url=self._api.url, api_key_env="KEY")
+        settings = CopilotSettings(binary=binary, model="gpt-x", provider=provider, env=self._env)
+        return CopilotProvider("copilot", settings, state_dir=self._state)
+
+    def _answer(self, body: dict[str, Any]) -> Reply:
+        asked = received_by_api(body).messages[-1][1]
+        if HOLD in asked:
+            return text("first", "never").broken("stall", after=1)
+        pieces = (pieces for whole, pieces in self._pieces.items() if whole in asked or whole.rstrip() in asked)
+        return text(*max(pieces, key=lambda found: len("".join(found)), default=(asked,)))
+
+    def answer(self, *pieces: str) -> ChatRequest:
+        whole = "".join(pieces)
+        self._pieces[whole] = pieces
+        return request(whole)
+
+    def hold(self) -> ChatRequest:
+        return request(HOLD)
+
+    async def deliver(self, request: ChatRequest) -> Received:
+        await self.provider.complete(request)
+        return received_by_api(self._api.requests[-1].body)
+
+    def missing(self) -> LlmProvider:
+        return self._made("/nonexistent/copilot")
+
+    def translator(self) -> Translator:
+        return CopilotTranslator("copilot", "gpt-x")
+
+
+@asynccontextmanager
+async def real_copilot(world: World, binary: Path) -> AsyncIterator[Subject]:
+    async with CompletionsApi() as api:
+        yield RealCopilot(world, binary, api)
