@@ -30,6 +30,7 @@ PACKAGE = "@github/copilot"
 
 _UPDATE_HINT = "copilot update"
 _INSTALL_HINT = f"npm install -g {PACKAGE}"
+_MAX_TOKENS_SINCE = (1, 0, 102)
 _NO_LIMIT = 9_000_000
 _HEADLESS = ["--headless", "--no-auto-update", "--log-level", "error", "--stdio"]
 
@@ -80,7 +81,7 @@ class CopilotProvider(LlmProvider):
             history="native",
             images=True,
             response_format=True,
-            max_tokens=self.settings.provider is not None,
+            max_tokens=self.settings.provider is not None and self._known.version >= _MAX_TOKENS_SINCE,
             reasoning_effort=True,
             interrupt=True,
             usage=True,
