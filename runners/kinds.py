@@ -11,6 +11,7 @@ _BUILT_IN = {
     "claude": "runners.providers.claude.provider:ClaudeProvider",
     "copilot": "runners.providers.copilot.provider:CopilotProvider",
     "echo": "runners.providers.echo:EchoProvider",
+    "ollama": "runners.providers.ollama.provider:OllamaProvider",
 }
 
 

@@ -215,7 +215,8 @@ class Usage:
     """What one response cost, as the CLI reported it; None where it said nothing.
 
     `input_tokens` is all of the prompt; the two cache counts are parts of it. `reasoning_tokens` is a part of
-    `output_tokens`. `cost_usd` is the CLI's own figure.
+    `output_tokens`. `cost_usd` is the CLI's own figure. `duration_s` is how long the answer took by the CLI's own
+    clock, `load_s` the part of it in which a model was loaded.
     """
 
     input_tokens: int | None = None
@@ -224,6 +225,8 @@ class Usage:
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: float | None = None
+    duration_s: float | None = None
+    load_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,14 @@ class CopilotSettings(RunnerSettings):
         return self
 
 
+class OllamaTimeouts(Timeouts):
+    """The same, for a server that looks at its GPUs before it answers, and may load a model for minutes."""
+
+    spawn_s: float = Field(default=120, gt=0, description=Timeouts.model_fields["spawn_s"].description)
+    first_chunk_s: float = Field(default=900, gt=0, description=Timeouts.model_fields["first_chunk_s"].description)
+    silence_s: float = Field(default=900, gt=0, description=Timeouts.model_fields["silence_s"].description)
+
+
 class OllamaSettings(RunnerSettings):
     """Ollama.
 
@@ -103,6 +111,7 @@ class OllamaSettings(RunnerSettings):
     """
 
     kind: Literal["ollama"] = "ollama"
+    timeouts: OllamaTimeouts = OllamaTimeouts()
     host: str | None = None
     keep_alive: int | str | None = None
     num_ctx: int | None = Field(default=None, gt=0)

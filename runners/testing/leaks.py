@@ -16,6 +16,7 @@ _SETTLE_S = 10.0
 async def leaves_nothing() -> AsyncIterator[None]:
     """Fails when its body leaves a task, a file descriptor or a child process behind."""
     tasks, descriptors = asyncio.all_tasks(), _descriptors()
+    children = set(psutil.Process().children(recursive=True))
     yield
     # A peer's socket and a transport's pipe close in their own time, which is short.
     ends = time.monotonic() + _SETTLE_S
@@ -24,7 +25,7 @@ async def leaves_nothing() -> AsyncIterator[None]:
         new = asyncio.all_tasks() - tasks - {asyncio.current_task()}
         left = _described(task for task in new if not task.done())
         left += _described(_descriptors() - descriptors)
-        left += _described(psutil.Process().children(recursive=True))
+        left += _described(set(psutil.Process().children(recursive=True)) - children)
         if not left:
             return
         await asyncio.sleep(0.01)

@@ -10,12 +10,18 @@ from runners.testing import Subject
 from tests.subjects.claude import real_claude, replayed_claude
 from tests.subjects.copilot import real_copilot
 from tests.subjects.echo import echo
+from tests.subjects.ollama import serving_ollama, spawned_ollama
 from tests.world import World
 
 MakeSubject = Callable[[World], AbstractAsyncContextManager[Subject]]
 MakeRealSubject = Callable[[World, Path], AbstractAsyncContextManager[Subject]]
 
-STANDING_IN: dict[str, MakeSubject] = {"echo": echo, "claude-replayed": replayed_claude}
+STANDING_IN: dict[str, MakeSubject] = {
+    "echo": echo,
+    "claude-replayed": replayed_claude,
+    "ollama-serving": serving_ollama,
+    "ollama-spawned": spawned_ollama,
+}
 """Those that need no vendor's CLI."""
 
 REAL: dict[str, tuple[MakeRealSubject, tuple[str, ...]]] = {

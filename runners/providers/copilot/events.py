@@ -69,6 +69,7 @@ class CopilotTranslator:
         self._reasoning = SurrogateJoiner()
         self._reasoning_told = False
         self._has_message = False
+        self._is_interrupted = False
         self._usage: Event | None = None
         self._handlers: dict[str, Callable[[Event], Iterator[ChatChunk]]] = {
             "model.call_start": self._call_start,
@@ -78,6 +79,7 @@ class CopilotTranslator:
             "assistant.usage": self._usage_told,
             "assistant.message": self._message,
             "assistant.turn_end": self._call_end,
+            "agent.interrupted": self._interrupted,
             "model.call_failure": self._call_failure,
             "session.error": self._session_error,
             "session.truncation": self._overflow,
@@ -166,10 +168,14 @@ class CopilotTranslator:
 
     def _call_end(self, _data: Event) -> Iterator[ChatChunk]:
         """The end of a call. In the one-shot mode a text without its whole message was cut at its length."""
-        if self._is_one_shot and self._told and not self._has_message:
+        if self._is_one_shot and self._told and not self._has_message and not self._is_interrupted:
             yield Warn("copilot may have lost pieces of an answer that was cut at its length")
             yield from (Text(piece) for piece in [self._text.feed("".join(self._told)) + self._text.flush()] if piece)
             yield from self._end(None, raw="length")
+
+    def _interrupted(self, _data: Event) -> Iterator[ChatChunk]:
+        self._is_interrupted = True
+        yield from ()
 
     def _idle(self, data: Event) -> Iterator[ChatChunk]:
         if data.get("aborted"):
@@ -262,4 +268,5 @@ def _usage(usage: Event) -> Usage:
         cache_creation_input_tokens=usage.get("cacheWriteTokens"),
         output_tokens=usage.get("outputTokens"),
         reasoning_tokens=usage.get("reasoningTokens"),
+        duration_s=usage["duration"] / 1000 if usage.get("duration") else None,
     )

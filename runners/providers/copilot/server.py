@@ -175,13 +175,17 @@ class CliTurn:
         self._server = server
         # Its configuration directory too, so that no MCP server and no hook of the user's is started.
         self._directory = Path(tempfile.mkdtemp(dir=directory))
-        self._resumed: asyncio.Task[Any] | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        self._is_resumed = False
         self._new: ChatMessage | None = None
-        self._is_sent = False
         server.turns[self.id] = self
 
     async def begin(self, messages: list[ChatMessage], settings: dict[str, Any], last: dict[str, Any]) -> None:
         """Lets the model answer `messages`: `settings` are for the session, `last` for this one answer."""
+        self._beginning = asyncio.create_task(self._begin(messages, settings, last), name=f"copilot-begin-{self.id}")
+        await asyncio.shield(self._beginning)
+
+    async def _begin(self, messages: list[ChatMessage], settings: dict[str, Any], last: dict[str, Any]) -> None:
         *history, self._new = messages
         if self._new.role == "tool":
             history, self._new = messages, None
@@ -190,12 +194,10 @@ class CliTurn:
         seed = _seed(self.id, history, str(self._server.cwd), str(settings.get("model", "")))
         (state / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in seed), encoding="utf-8")
         place = {"sessionId": self.id, "configDir": str(self._directory), "workingDirectory": str(self._server.cwd)}
-        resume = self._server.call("session.resume", _NO_AGENT | settings | place | {"disableResume": True})
-        self._resumed = asyncio.create_task(_waited(resume), name=f"copilot-resume-{self.id}")
-        await asyncio.shield(self._resumed)
+        await self._server.call("session.resume", _NO_AGENT | settings | place | {"disableResume": True})
+        self._is_resumed = True
         # Without a message the CLI goes on by itself, as it should behind the result of a tool.
         new = [] if self._new is None else [{"prompt": self._new.text, **_attachments(self._new)}]
-        self._is_sent = True
         await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": new} | last)
 
     def hook(self, kind: str) -> dict[str, Any]:
@@ -210,24 +212,19 @@ class CliTurn:
 
     async def end(self) -> None:
         """Stops what still runs and takes the session out of the CLI."""
-        if self._resumed is None:
+        if self._beginning is None:
             return
-        # A session that is only just coming cannot be destroyed yet, and one that is not at rest would go on calling.
-        await asyncio.wait([self._resumed])
-        if self._resumed.exception():
-            return
-        if self._is_sent and not self.inbox.is_idle.is_set():
+        # An abort that overtakes the beginning is lost, and a session that is not at rest would go on calling.
+        await asyncio.wait([self._beginning])
+        if not self._beginning.exception() and not self.inbox.is_idle.is_set():
             await self.abort()
             await self.inbox.is_idle.wait()
-        await self._server.call("session.destroy", {"sessionId": self.id})
+        if self._is_resumed:
+            await self._server.call("session.destroy", {"sessionId": self.id})
 
     def remove(self) -> None:
         """Removes its directory."""
         shutil.rmtree(self._directory, ignore_errors=True)
-
-
-async def _waited(awaitable: Any) -> Any:
-    return await awaitable
 
 
 class Inbox:
@@ -248,8 +245,8 @@ class Inbox:
         """Takes the next event."""
         if event.get("type") == "session.idle":
             self.is_idle.set()
-        if self._error is not None:
-            return
+        if self._error is not None or event.get("type") == "assistant.streaming_delta":
+            return  # the latter stands before each delta, and says nothing but how long the answer is by now
         last = self._events[-1] if self._events else None
         if last is None or not _joined(last, event):
             self._events.append(event)

@@ -1,0 +1,140 @@
+"""The lines of Ollama's `/api/chat` as chunks, and its errors: pure, no I/O.
+
+The facts are from the source of 0.33.0-rc2 and of older versions back to 0.5, not from a running server.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from runners.errors import (
+    ContextOverflowError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotAuthenticatedError,
+    OverloadedError,
+    PermissionDeniedError,
+    ProtocolError,
+    RateLimitedError,
+    RequestCancelledError,
+    RunnerError,
+    UnsupportedError,
+    VendorError,
+)
+from runners.messages import Usage
+from runners.stream import ChatChunk, Done, Reasoning, Start, Text, UsageReport, Warn
+
+Event = dict[str, Any]
+
+INTERRUPTED: Event = {"done": True, "done_reason": "interrupted"}
+"""Our own last line of an answer whose connection we closed: the server has no word for that."""
+
+_STOP_REASONS = {"stop": "end_turn", "length": "length", "interrupted": "cancelled"}
+_OVERFLOW = re.compile(r"input length.*exceeds|longer than the context length|exceeds the available context size")
+_NUMBERS = re.compile(r"\((\d+) tokens\).*?\((\d+) tokens\)", re.DOTALL)
+_OUR_FAULT = re.compile(r"^(option |invalid format)")
+_NANOSECONDS = 1e9
+
+
+class OllamaTranslator:
+    """The lines of one answer as chunks. `feed` raises the RunnerError of a failed turn; then, too, it has `ended`.
+
+    The server has no id for an answer, so it is given one.
+    """
+
+    def __init__(self, runner: str, message_id: str) -> None:
+        self.ended = False
+        self.is_clean = False
+        self.retried_error: RunnerError | None = None
+        self.unknown: Counter[str] = Counter()
+        self._runner = runner
+        self._message_id = message_id
+        self._started = False
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """The chunks that a line brings. A line that nobody knows brings none."""
+        if not event.keys() & {"message", "done", "error"}:
+            self.unknown[",".join(sorted(event))] += 1
+            return []
+        try:
+            return list(self._line(event))
+        except RunnerError:
+            self.ended = True
+            raise
+        except (KeyError, TypeError, AttributeError) as error:
+            self.ended = True
+            raise ProtocolError(f"a line of ollama's is not of its known form: {error!r}") from error
+
+    def _line(self, event: Event) -> Iterator[ChatChunk]:
+        if "error" in event:
+            raise failure(200, event)
+        message = event.get("message") or {}
+        if event.get("done_reason") == "interrupted" and not self._started:
+            raise RequestCancelledError("interrupted before the answer began")
+        if not self._started:
+            self._started = True
+            yield Start(self._message_id, self._runner, event["model"])
+        yield from (Reasoning(piece) for piece in [message.get("thinking")] if piece)
+        yield from (Text(piece) for piece in [message.get("content")] if piece)
+        if message.get("tool_calls"):
+            yield Warn("the model called a tool, and was offered none")
+        if event.get("done"):
+            raw = event.get("done_reason") or "stop"
+            self.ended = True
+            self.is_clean = raw != "interrupted"
+            if self.is_clean:
+                yield UsageReport(_usage(event))
+            yield Done(_STOP_REASONS.get(raw, raw), raw)
+
+
+def _usage(event: Event) -> Usage:
+    """Zeros are left out by the server, so a count that is missing beside others is one."""
+    counts = (event.get("prompt_eval_count"), event.get("eval_count"))
+    known = any(count is not None for count in counts)
+    total, load = event.get("total_duration"), event.get("load_duration")
+    return Usage(
+        input_tokens=(counts[0] or 0) if known else None,
+        output_tokens=(counts[1] or 0) if known else None,
+        duration_s=total / _NANOSECONDS if total else None,
+        load_s=load / _NANOSECONDS if load else None,
+    )
+
+
+def failure(status: int, body: Event, model: str = "") -> RunnerError:  # noqa: PLR0911 the vendor's table
+    """What an HTTP answer, or a line `{"error": ...}` of an answer that began (status 200), means."""
+    text = _message(body.get("error"))
+    message = text or f"ollama answered with HTTP {status}"
+    if _OVERFLOW.search(message):
+        numbers = _NUMBERS.search(message)
+        requested, limit = (int(numbers[1]), int(numbers[2])) if numbers else (None, None)
+        return ContextOverflowError(message, requested_tokens=requested, max_tokens=limit)
+    if status == 404:
+        return ModelNotFoundError(message, hint=f"ollama pull {model}" if model else None)
+    if status == 401:
+        return NotAuthenticatedError(message, hint="ollama signin")
+    if status == 403:
+        return PermissionDeniedError(message)
+    if status == 429:
+        return RateLimitedError(message)
+    if status == 503:
+        return OverloadedError(message)
+    if "does not support" in message or "image input is not supported" in message:
+        return UnsupportedError(message)
+    if 400 <= status < 500 or _OUR_FAULT.search(message):
+        return InvalidRequestError(message)
+    return VendorError(message)
+
+
+def _message(error: Any) -> str:
+    """The sentence in an error, which may be the JSON of another program's error as text."""
+    if isinstance(error, dict):
+        return _message(error.get("message"))
+    if not isinstance(error, str):
+        return ""
+    try:
+        inner = json.loads(error)
+    except ValueError:
+        return error
+    return _message(inner.get("error")) or error if isinstance(inner, dict) else error

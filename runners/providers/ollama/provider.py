@@ -1,0 +1,168 @@
+"""Ollama: chats over the HTTP API of its server, the user's own where that runs, else a child of ours.
+
+`ollama run` prints plain text for people; the JSON lines that a program can trust are those of the server, which the
+same binary is. The server keeps models loaded and no conversations. The source of the facts stands in `events`.
+"""
+
+import logging
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from runners.errors import ModelNotFoundError, RunnerError
+from runners.event_session import Event
+from runners.messages import ModelInfo
+from runners.provider import Capabilities, Health, LlmProvider, ProcessRef
+from runners.providers.ollama.server import OllamaServe, Servers, ask
+from runners.providers.ollama.session import OllamaSession
+from runners.settings import OllamaSettings
+from runners.wire.environment import find_binary
+
+_INSTALL_HINT = "install Ollama from https://ollama.com/download, or start its server"
+_ASK_S = 30.0
+
+# What of the daemon's own environment is about models and the machine, and says nothing of who pays or where to call.
+_SERVER_VARIABLES = (
+    *("OLLAMA_MODELS", "OLLAMA_KEEP_ALIVE", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"),
+    *("OLLAMA_MAX_QUEUE", "OLLAMA_LOAD_TIMEOUT", "OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_NO_CLOUD"),
+    *("OLLAMA_LLM_LIBRARY", "OLLAMA_GPU_OVERHEAD", "OLLAMA_SCHED_SPREAD", "OLLAMA_VULKAN"),
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HSA_OVERRIDE_GFX_VERSION"),
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out about the models that are pulled, by full name; those that cannot chat are None."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    models: dict[str, ModelInfo | None] = field(default_factory=dict)
+
+    def model(self, name: str) -> ModelInfo:
+        """What is known of a model; nothing but its name, when it is not pulled."""
+        return self.models.get(_full_name(name)) or ModelInfo(name)
+
+    @property
+    def able_to_chat(self) -> list[ModelInfo]:
+        """The models to offer, the one that was pulled last first."""
+        return [model for model in self.models.values() if model is not None]
+
+
+class OllamaProvider(LlmProvider):
+    """Models on the user's own machine, or wherever their Ollama runs."""
+
+    kind = "ollama"
+    display_name = "Ollama"
+    settings_type = OllamaSettings
+    settings: OllamaSettings
+
+    def __init__(self, name: str, settings: OllamaSettings, *, state_dir: Path) -> None:
+        super().__init__(name, settings, state_dir=state_dir)
+        # Shared with the copies that `with_model` makes.
+        self._known = _Known()
+        host = settings.host or settings.env.get("OLLAMA_HOST") or os.environ.get("OLLAMA_HOST", "")
+        self._servers = Servers(host, self._command, spawn_s=settings.timeouts.spawn_s)
+
+    @property
+    def vendor_default_model(self) -> str:
+        """None has a name before `discover`: then the model that was pulled last."""
+        return ""
+
+    def available_models(self) -> list[ModelInfo]:
+        return [self._known.model(name) for name in self.settings.models] or self._known.able_to_chat
+
+    def capabilities(self) -> Capabilities:
+        model = self._known.model(self.default_model)
+        return Capabilities(
+            streaming=True,
+            reasoning=model.reasoning is not False,
+            system_prompt="replace",
+            history="native",
+            images=model.images is not False,
+            response_format=True,
+            temperature=True,
+            top_p=True,
+            stop=True,
+            max_tokens=True,
+            reasoning_effort=model.reasoning is not False,
+            interrupt=True,
+            usage=True,
+            exact_text=True,
+            sessions_per_process=64,
+        )
+
+    def processes(self) -> list[ProcessRef]:
+        """Our own server, also while no conversation needs it: it keeps the models loaded."""
+        serve = self._servers.ours
+        idle = [replace(serve.process, sessions=0)] if serve is not None and serve.is_running else []
+        return super().processes() or idle
+
+    async def discover(self) -> None:
+        url, _ = await self._server()
+        tags = await ask(url, "GET", "/api/tags", limit_s=_ASK_S)
+        digests = {listed["name"]: str(listed.get("digest")) for listed in tags["models"]}
+        models: dict[str, ModelInfo | None] = {}
+        for name, digest in digests.items():
+            is_known = self._known.digests.get(name) == digest
+            models[name] = self._known.models[name] if is_known else await self._shown(url, name)
+        self._known.digests, self._known.models = digests, models
+        if not self.default_model and self._known.able_to_chat:
+            self.default_model = self._known.able_to_chat[0].model
+
+    async def _shown(self, url: str, name: str) -> ModelInfo | None:
+        try:
+            return _model(name, await ask(url, "POST", "/api/show", {"model": name}, limit_s=_ASK_S))
+        except RunnerError as error:
+            # One model that is broken must not hide the others.
+            _log.warning("%s: ollama does not show %s: %s", self.name, name, error.message)
+            return ModelInfo(name)
+
+    async def probe(self) -> Health:
+        await self.discover()
+        url, serve = await self._server()
+        version = (await ask(url, "GET", "/api/version", limit_s=_ASK_S)).get("version")
+        where = f"{'its own server' if serve else 'the server'} at {url}"
+        wanted = self.default_model or "llama3.2"
+        if self._known.models.get(_full_name(wanted)):
+            return Health("ready", version=version, detail=f"{where} has {len(self._known.able_to_chat)} models")
+        missing = f"{where} has no model {wanted!r}" if self.default_model else f"{where} has no models"
+        return Health("degraded", "model_not_found", version, detail=missing, hint=f"ollama pull {wanted}")
+
+    async def open(self) -> "OllamaSession":
+        url, serve = await self._server()
+        if not self.default_model:
+            raise ModelNotFoundError(f"{self.name} has no model", hint="ollama pull llama3.2")
+        return OllamaSession(self, self.settings, url, serve)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._servers.aclose()
+
+    async def _server(self) -> tuple[str, OllamaServe | None]:
+        return await self._servers.find(ours_is_used=any(session.process for session in self.sessions))
+
+    def _command(self) -> tuple[list[str], dict[str, str], Path]:
+        passed = {name: os.environ[name] for name in _SERVER_VARIABLES if name in os.environ}
+        environment = self.environment(passed)
+        binary = find_binary(self.settings.binary or "ollama", environment, hint=_INSTALL_HINT)
+        return [binary, "serve", *self.settings.args], environment, self.directory("cwd")
+
+
+def _full_name(model: str) -> str:
+    """A model's name with its tag, as the server lists it."""
+    return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
+
+
+def _model(name: str, shown: Event) -> ModelInfo | None:
+    able = shown.get("capabilities")  # since 0.6.4
+    if able is not None and "completion" not in able:
+        return None
+    lengths = [value for key, value in (shown.get("model_info") or {}).items() if key.endswith(".context_length")]
+    return ModelInfo(
+        name,
+        context_window=lengths[0] if lengths else None,
+        images=None if able is None else "vision" in able,
+        tools=None if able is None else "tools" in able,
+        reasoning=None if able is None else "thinking" in able,
+    )

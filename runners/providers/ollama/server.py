@@ -1,0 +1,178 @@
+"""Where the Ollama server is: the user's own where one answers, else `ollama serve` as a child of ours."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from runners.errors import ConfigError, NetworkError, ProcessExitedError, ProtocolError, RunnerError
+from runners.event_session import Event
+from runners.process_session import json_object
+from runners.provider import ProcessRef
+from runners.providers.ollama.events import failure
+from runners.wire.deadlines import within
+from runners.wire.framing import dump_json
+from runners.wire.process import CliProcess
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ANY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 asked at its loopback address
+_ANSWERS_WITHIN_S = 5.0
+_TRIES_EVERY_S = 0.05
+
+
+Command = tuple[Sequence[str], Mapping[str, str], Path]
+
+
+async def ask(url: str, method: str, path: str, body: Event | None = None, *, limit_s: float) -> Event:
+    """A whole answer of the server at `url`; NetworkError when none comes, the server's own error when it refuses."""
+    limit = aiohttp.ClientTimeout(total=limit_s)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as http,
+            http.request(method, url + path, data=body and dump_json(body)) as response,
+        ):
+            answer = json_object(await response.read())
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise NetworkError(f"no Ollama answers at {url}: {error or f'not within {limit_s:g} s'}") from error
+    if answer is None:
+        raise NetworkError(f"what answers at {url} is no Ollama")
+    if response.status != 200:
+        raise failure(response.status, answer)
+    return answer
+
+
+class Servers:
+    """Finds the server for each request.
+
+    `command` gives argv, environment and directory for `ollama serve`, when that is needed.
+    """
+
+    def __init__(
+        self, host: str, command: Callable[[], tuple[list[str], dict[str, str], Path]], *, spawn_s: float
+    ) -> None:
+        self.ours: OllamaServe | None = None
+        self._host = host
+        self._command = command
+        self._spawn_s = spawn_s
+        self._changing = asyncio.Lock()
+
+    async def find(self, *, ours_is_used: bool) -> tuple[str, "OllamaServe | None"]:
+        """The address of a server that answers, and the server itself when it is ours.
+
+        The user's own comes first, also when it was started after ours, which then ends unless it is used. A server
+        on another machine that does not answer is a NetworkError: its models are not here.
+        """
+        url = parse_host(self._host)
+        try:
+            await ask(url, "GET", "/api/version", limit_s=_ANSWERS_WITHIN_S)
+        except NetworkError as error:
+            if urlsplit(url).hostname not in _LOOPBACK:
+                error.hint = "start Ollama there, or change `host`"
+                raise
+        else:
+            if not ours_is_used:
+                await self.aclose()
+            return url, None
+        async with self._changing:
+            if self.ours is not None and not self.ours.is_running:
+                await self.ours.aclose()
+                self.ours = None
+            if self.ours is None:
+                self.ours = await self._spawned()
+            return self.ours.url, self.ours
+
+    async def _spawned(self) -> "OllamaServe":
+        argv, env, cwd = self._command()
+        serve = await OllamaServe.spawn(argv, env=env, cwd=cwd)
+        try:
+            doing = "waiting for `ollama serve` to answer"
+            await within(serve.answers(), self._spawn_s, deadline="spawn_s", doing=doing)
+        except BaseException:
+            await asyncio.shield(serve.aclose())
+            raise
+        return serve
+
+    async def aclose(self) -> None:
+        """Ends our server, when there is one. Never another's."""
+        async with self._changing:
+            if self.ours is not None:
+                await asyncio.shield(self.ours.aclose())
+                self.ours = None
+
+
+class OllamaServe:
+    """A server on a loopback port that was free. Models and chats keep it busy; it ends with its provider."""
+
+    def __init__(self, cli: CliProcess, url: str) -> None:
+        self.url = url
+        self.process = ProcessRef(cli.pid, cli.start_time)
+        self._cli = cli
+        # It writes a line for each request; a pipe that nobody reads would stop it.
+        self._draining = asyncio.create_task(self._drain(), name=f"ollama-drain-{cli.pid}")
+
+    @classmethod
+    async def spawn(cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> "OllamaServe":
+        """Starts it; that it answers is another matter, and may take a minute."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        # Without NOPRUNE each start deletes the user's unfinished downloads.
+        env = {**env, "OLLAMA_HOST": f"127.0.0.1:{port}", "OLLAMA_NOPRUNE": "1"}
+        cli = await CliProcess.spawn(argv, env=env, cwd=cwd)
+        return cls(cli, f"http://127.0.0.1:{port}")
+
+    async def answers(self) -> None:
+        """Waits until it answers: it listens long before, while it looks at the machine's GPUs."""
+        while True:
+            try:
+                await ask(self.url, "GET", "/api/version", limit_s=_ANSWERS_WITHIN_S)
+            except NetworkError:
+                if not self.is_running:
+                    raise await self.exited() or ProtocolError("ollama serve ended") from None
+                await asyncio.sleep(_TRIES_EVERY_S)
+            else:
+                return
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._cli.returncode is None
+
+    async def exited(self) -> ProcessExitedError | None:
+        """Why it is gone, with its last words; None when, a moment later, it still runs."""
+        error = await self._cli.exited_early("its server is gone")
+        return None if self.is_running else error
+
+    async def _drain(self) -> None:
+        try:
+            while await self._cli.read_line() is not None:
+                pass
+        except RunnerError:
+            self._cli.kill()  # a line over the cap: that is no `ollama`
+
+    async def aclose(self) -> None:
+        """Ends it and the models that it runs."""
+        await self._cli.aclose(ask=False)
+        await self._draining
+
+
+def parse_host(host: str) -> str:
+    """The base URL that a value of OLLAMA_HOST means: `host`, `host:port`, `:port` or a URL, in Ollama's own rules."""
+    text = host.strip().strip("\"'")
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "http", text
+    if rest.count(":") > 1 and not rest.startswith("["):
+        rest = f"[{rest}]"  # an IPv6 address alone
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"host: {host!r} is no address of an Ollama server: {error}") from error
+    name = parts.hostname or ""
+    name = _ANY_INTERFACE.get(name, name)
+    if port is None:
+        port = {"http": 80, "https": 443}.get(scheme, 11434) if found else 11434
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path.rstrip('/')}"
