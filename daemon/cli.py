@@ -25,6 +25,8 @@ Exit codes: 0 yes; 1 the answer is no, or the chat failed; 2 wrong usage;
 
 _STYLES: dict[Any, str] = {"ready": "green", "degraded": "yellow", "unavailable": "red"}
 
+_LOGINS = {True: "yes", False: "no", None: "-"}
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -134,6 +136,36 @@ def stop(socket: Path | None, *, as_json: bool) -> None:
     Client.wait_for_end(lock_path(path))
 
 
+@main.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The runners.yaml to use.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def doctor(config_path: Path | None, *, as_json: bool) -> None:
+    """Look for every known CLI: where it is, which version, whether it is logged in, and what to do.
+
+    Asks the CLIs and no model, and needs no daemon.
+    """
+    loaded = _config(config_path)
+    from daemon.doctor import examine
+    from daemon.paths import private_directory, state_directory
+
+    with _reported(as_json=as_json):
+        rows = examine(loaded, private_directory(state_directory()))
+    try:
+        with Client(socket_path()) as client:
+            daemon = client.call("version")
+    except DaemonError:
+        daemon = None
+    if as_json:
+        _print_json({"config": str(loaded.path), "socket": str(socket_path()), "daemon": daemon, "runners": rows})
+    else:
+        click.echo(f"configuration  {loaded.path}")
+        runs = f"{daemon['version']} runs, pid {daemon['pid']}" if daemon else "does not run: runnerd serve"
+        click.echo(f"daemon         {runs}\nsocket         {socket_path()}\n")
+        shown = [row | {"login": _LOGINS[row["authenticated"]]} for row in rows]
+        _print_table(("name", "state", "version", "login", "binary", "detail", "hint"), shown)
+    sys.exit(0 if any(row["ok"] and row["is_configured"] and not row["by_name_only"] for row in rows) else EXIT_NO)
+
+
 @main.group()
 def config() -> None:
     """Look at the configuration. No daemon is needed."""
@@ -230,7 +262,8 @@ def _print_answer(chunks: Iterator[dict[str, Any]]) -> None:
             case "warning":
                 click.secho(f"runnerd: {chunk['message']}", err=True, fg="yellow")
             case "retrying":
-                click.secho(f"runnerd: {chunk['error']}, trying again in {chunk['delay_s']} s", err=True, fg="yellow")
+                when = "" if chunk["delay_s"] is None else f" in {chunk['delay_s']} s"
+                click.secho(f"runnerd: {chunk['error']}, trying again{when}", err=True, fg="yellow")
             case "done" if chunk["stop_reason"] != "end_turn":
                 click.secho(f"\nrunnerd: the answer ended with {chunk['stop_reason']}", err=True, fg="yellow")
     if last != "\n" and sys.stdout.isatty():

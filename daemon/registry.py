@@ -18,8 +18,9 @@ class Registry:
         self._aliases = config.aliases
         for name, settings in config.runners.items():
             self.runners[name] = provider_class(settings.kind)(name, settings, state_dir=state_dir / "runners" / name)
-        eligible = [name for name, runner in self.runners.items() if not runner.by_name_only]
-        self._default = config.default or next(iter(eligible), None)
+        self.default = config.default
+        self.eligible = [runner for runner in self.runners.values() if not runner.by_name_only]
+        """Who may answer without being named."""
 
     def runner(self, name: str) -> LlmProvider:
         """The runner of that name; ModelNotFoundError with the names there are."""
@@ -30,19 +31,21 @@ class Registry:
     def resolve(self, reference: str | None) -> tuple[LlmProvider, str]:
         """The runner and the vendor's model name for an alias, `runner:model`, `runner`, a bare model, or nothing.
 
+        For nothing it is the configured default, else the first of `eligible`.
+
         Split at the first colon only: a model's own name may have more. A model behind a runner's name goes to the
         vendor as it is; what nobody knows is ModelNotFoundError with the nearest names.
         """
         if reference is None:
-            if self._default is None:
+            if self.default is None and not self.eligible:
                 raise ModelNotFoundError("the request names no model, and no runner may be a default")
-            reference = self._default
+            reference = self.default or self.eligible[0].name
         reference = self._aliases.get(reference, reference)
         name, _, model = reference.partition(":")
         if name in self.runners:
             return self.runners[name], model or self.runners[name].default_model
-        for runner in self.runners.values():
-            if not runner.by_name_only and reference in (info.model for info in runner.available_models()):
+        for runner in self.eligible:
+            if reference in (info.model for info in runner.available_models()):
                 return runner, reference
         raise ModelNotFoundError(f"nobody serves the model {reference!r}", hint=self._nearest(reference))
 

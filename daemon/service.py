@@ -14,7 +14,7 @@ import structlog
 from daemon import __version__
 from daemon.registry import Registry
 from daemon.supervisor import Supervisor
-from runners.errors import RequestCancelledError, RunnerError
+from runners.errors import ModelNotFoundError, RequestCancelledError, RunnerError
 from runners.messages import ChatRequest
 from runners.provider import Health, LlmProvider, Session
 from runners.stream import ChatChunk, ChatStream, Done, Failed
@@ -32,8 +32,8 @@ class Service:
         self._running: Counter[str] = Counter()
         self._draining = False
 
-    def chat(self, request: ChatRequest) -> ChatStream:
-        """Answers through the runner that `request.model` names; raises ModelNotFoundError at once.
+    async def chat(self, request: ChatRequest) -> ChatStream:
+        """Answers through the runner that `request.model` names; raises ModelNotFoundError.
 
         The stream is the runner's own: see ChatStream for its order, its errors and its cancellation.
         """
@@ -41,9 +41,22 @@ class Service:
             raise RequestCancelledError(
                 "the daemon is shutting down", hint="start it again: runnerd serve", retryable=True
             )
-        runner, model = self._registry.resolve(request.model)
+        runner, model = await self._resolved(request.model)
         stream = runner.complete_stream(request.model_copy(update={"model": model}))
         return ChatStream(self._observed(runner, model, stream), runner=runner.name)
+
+    async def _resolved(self, reference: str | None) -> tuple[LlmProvider, str]:
+        if reference is None and self._registry.default is None:
+            for runner in self._registry.eligible:
+                health = await self._supervisor.first_look(runner)
+                if health is None or health.ok:
+                    return runner, runner.default_model
+        try:
+            return self._registry.resolve(reference)
+        except ModelNotFoundError:
+            # Which models there are, some runners learn by looking.
+            await self._supervisor.look_again()
+            return self._registry.resolve(reference)
 
     async def _observed(self, runner: LlmProvider, model: str, stream: ChatStream) -> AsyncGenerator[ChatChunk, None]:
         began_s = time.monotonic()
@@ -87,16 +100,11 @@ class Service:
         health, age_s = await self._supervisor.health(runner)
         return _health_row(runner, health, age_s)
 
-    def models(self) -> dict[str, Any]:
-        """Every model that is offered, by the name that a request uses."""
+    async def models(self) -> dict[str, Any]:
+        """Every model that is offered, by the name that a request uses, and what is known of it."""
+        await asyncio.gather(*(self._supervisor.health(runner) for runner in self._registry.runners.values()))
         rows = [
-            {
-                "id": f"{name}:{info.model}",
-                "runner": name,
-                "model": info.model,
-                "context_window": info.context_window,
-                "max_output_tokens": info.max_output_tokens,
-            }
+            {"id": f"{name}:{info.model}", "runner": name, **asdict(info)}
             for name, runner in self._registry.runners.items()
             for info in runner.available_models()
         ]

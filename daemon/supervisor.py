@@ -11,22 +11,29 @@ from dataclasses import dataclass, replace
 import structlog
 
 from daemon.registry import Registry
-from runners.errors import RunnerError
+from runners.errors import DeadlineExceededError, RunnerError
 from runners.provider import Health, LlmProvider
 
 STALE_S = 60.0
 FIRST_PROBE_S = 5.0
 _CHAT_PROVES = ("not_installed", "not_authenticated", "auth_expired")
+_CHAT_SHAKES = ("process_exited", "protocol", "timeout", "overloaded", "vendor_error")
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A runner's health, and the monotonic time at which it was seen."""
+    """A runner's health, the monotonic time at which it was seen, and whether a chat showed it."""
 
     health: Health
     at_s: float
+    by_chat: bool = False
+
+    @property
+    def only_a_chat_refutes(self) -> bool:
+        """A probe sees a login, and a CLI that starts. What its vendor or a real turn makes of it, it does not."""
+        return self.by_chat and self.health.reason in ("auth_expired", *_CHAT_SHAKES)
 
 
 class Supervisor:
@@ -57,6 +64,16 @@ class Supervisor:
             self._probe(runner)
         return (None, None) if known is None else (known.health, self._clock() - known.at_s)
 
+    async def first_look(self, runner: LlmProvider) -> Health | None:
+        """What is known, after a first probe of at most 5 s where nothing is; None when that takes too long."""
+        if self.known(runner.name) is None:
+            await asyncio.wait([self._probe(runner)], timeout=FIRST_PROBE_S)
+        return self.known(runner.name)
+
+    async def look_again(self) -> None:
+        """Probes every runner, for at most 5 s."""
+        await asyncio.wait([self._probe(runner) for runner in self._registry.runners.values()], timeout=FIRST_PROBE_S)
+
     def known(self, name: str) -> Health | None:
         """What is known now, without asking anybody."""
         evidence = self._evidence.get(name)
@@ -68,14 +85,18 @@ class Supervisor:
         if known.state != "ready":
             logged_in = None if known.authenticated is None else True
             known = Health("ready", version=known.version, authenticated=logged_in, detail="a chat was answered")
-        self._learn(name, known)
+        self._learn(name, known, by_chat=True)
 
     def failed(self, name: str, error: RunnerError) -> None:
-        """A chat failed: only what says that the next will fail too counts here."""
+        """A chat failed: what says that the next one will fail too, or may, counts here."""
+        known = self.known(name) or Health("ready")
+        # The whole turn's time may be what its client took to read.
+        is_slow_client = isinstance(error, DeadlineExceededError) and error.deadline == "turn_s"
         if error.kind in _CHAT_PROVES:
-            known = self.known(name)
-            version = known.version if known else None
-            self._learn(name, replace(Health.unavailable(error), version=version))
+            self._learn(name, replace(Health.unavailable(error), version=known.version), by_chat=True)
+        elif error.kind in _CHAT_SHAKES and not is_slow_client and known.ok:
+            shaken = replace(known, state="degraded", reason=error.kind, detail=error.message, hint=error.hint)
+            self._learn(name, shaken, by_chat=True)
 
     async def aclose(self) -> None:
         """Ends the probes that still run."""
@@ -101,13 +122,12 @@ class Supervisor:
         known = self._evidence.get(runner.name)
         if known is not before:
             return  # a chat has shown more in the meantime
-        if known and health.ok and known.health.reason == "auth_expired":
-            # A probe sees that there is a login. That its vendor refuses it only a chat shows, or shows no more.
+        if known and health.ok and known.only_a_chat_refutes:
             return
         self._learn(runner.name, health)
 
-    def _learn(self, name: str, health: Health) -> None:
+    def _learn(self, name: str, health: Health, *, by_chat: bool = False) -> None:
         before = self.known(name)
-        self._evidence[name] = Evidence(health, self._clock())
+        self._evidence[name] = Evidence(health, self._clock(), by_chat)
         if before is None or before.state != health.state:
             _log.info("runner.health", runner=name, state=health.state, reason=health.reason, version=health.version)

@@ -1,4 +1,4 @@
-"""The contract that every runner keeps: LlmProvider, Session, Capabilities, Health.
+"""The contract that every runner keeps: LlmProvider, Session, Health.
 
 Owns the parts of the contract that are the same for all: `complete` is the fold of the stream, a stream is one
 session's one turn, and what a runner cannot do is said before it starts.
@@ -13,14 +13,14 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
+from runners.capabilities import Capabilities, gaps, refuse_what_would_be_lost
 from runners.errors import ConfigError, DeadlineExceededError, InvalidRequestError, RunnerError, UnsupportedError
 from runners.messages import (
     ChatMessage,
     ChatRequest,
     ChatResponse,
-    ImagePart,
     ModelInfo,
     ReasoningEffort,
     ResponseFormat,
@@ -30,39 +30,11 @@ from runners.messages import (
 from runners.settings import RunnerSettings
 from runners.stream import ChatChunk, ChatStream, Warn, fold
 from runners.wire.deadlines import within
-from runners.wire.environment import child_environment
+from runners.wire.environment import child_environment, find_binary
 
 PROBE_S = 10.0
 
 SessionState = Literal["starting", "idle", "busy", "parked", "dead"]
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a runner can truly do; the contract kit proves every claim against what its model API receives.
-
-    `system_prompt`: ours replaces the CLI's, is appended to it, or stands in the first user text. `history`: earlier
-    messages reach the model as messages, by resuming a session, or as text. `exact_text`: user text arrives byte
-    for byte. `sessions_per_process`: conversations that one CLI process holds at once.
-    """
-
-    streaming: bool = False
-    reasoning: bool = False
-    tools: bool = False
-    parallel_tools: bool = False
-    system_prompt: Literal["replace", "append", "inline"] = "inline"
-    history: Literal["native", "resume", "text"] = "text"
-    images: bool = False
-    response_format: bool = False
-    temperature: bool = False
-    top_p: bool = False
-    stop: bool = False
-    max_tokens: bool = False
-    reasoning_effort: bool = False
-    interrupt: bool = False
-    usage: bool = False
-    exact_text: bool = False
-    sessions_per_process: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +136,9 @@ class LlmProvider(ABC):
     kind: ClassVar[str]
     display_name: ClassVar[str]
     settings_type: ClassVar[type[RunnerSettings]]
+    program: ClassVar[str]
+    """The CLI's usual name on PATH."""
+    install_hint: ClassVar[str]
     by_name_only: ClassVar[bool] = False
     """Never a default, never found by a bare model name, not counted in health: what answers is no model."""
 
@@ -259,25 +234,13 @@ class LlmProvider(ABC):
         if not conversation or conversation[-1].role == "assistant":
             raise InvalidRequestError("messages: the last one must be from the user or a tool", runner=self.name)
         able = self.capabilities()
-        self._check_messages(request.messages, able)
+        refuse_what_would_be_lost(request, able, runner=self.name)
         warnings = [f"{path} is not a field of a chat request: ignored" for path in unknown_fields(request)]
-        warnings += [f"{name} is not supported by {self.name}: ignored" for name in _gaps(request, able)]
+        warnings += [f"{name} is not supported by {self.name}: ignored" for name in gaps(request, able)]
         warnings += self.caveats(request)
         if request.strict and warnings:
             raise UnsupportedError("; ".join(warnings), runner=self.name)
         return [Warn(message) for message in warnings]
-
-    def _check_messages(self, messages: list[ChatMessage], able: Capabilities) -> None:
-        """Refuses what would be lost in silence."""
-        called = {call.id for message in messages for call in message.tool_calls}
-        for message in messages:
-            has_images = any(isinstance(part, ImagePart) for part in message.parts)
-            if has_images and (not able.images or message.role not in ("user", "tool")):
-                raise UnsupportedError(f"{self.name} takes no images in {message.role} messages", runner=self.name)
-            if message.role == "tool" and message.tool_call_id not in called:
-                raise InvalidRequestError(
-                    f"messages: no tool call has the id {message.tool_call_id!r}", runner=self.name
-                )
 
     def session_options(self, request: ChatRequest) -> SessionOptions:
         """The request's part that holds for its whole conversation, as far as this runner can do it."""
@@ -300,6 +263,11 @@ class LlmProvider(ABC):
             response_format=request.response_format if able.response_format else None,
         )
 
+    def binary(self) -> str:
+        """The absolute path of the CLI; NotInstalledError when there is none."""
+        wanted = self.settings.binary or self.program
+        return find_binary(wanted, self.environment({}), hint=self.install_hint)
+
     def environment(self, kind_env: Mapping[str, str]) -> dict[str, str]:
         """What the CLI may see: the allowed part of ours, what its kind needs, then the settings' `env`."""
         return child_environment(os.environ, env={**kind_env, **self.settings.env}, env_pass=self.settings.env_pass)
@@ -316,22 +284,3 @@ class LlmProvider(ABC):
     async def aclose(self) -> None:
         """Closes every session, all at once: many that are stuck take no longer than one. Idempotent."""
         await asyncio.gather(*(session.aclose() for session in list(self.sessions)))
-
-
-def _gaps(request: ChatRequest, able: Capabilities) -> Iterator[str]:
-    shaped = request.response_format is not None and request.response_format.type != "text"
-    asked: dict[str, Any] = {
-        "tools": request.tools,
-        "tool_choice": request.tool_choice,
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "stop": request.stop,
-        "response_format": shaped,
-        "reasoning_effort": request.reasoning_effort,
-        "prompt_cache_key": request.prompt_cache_key,
-    }
-    for name, value in asked.items():
-        wanted = value is not None and value is not False and value != []
-        if wanted and not getattr(able, "tools" if name == "tool_choice" else name, False):
-            yield name

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from runners.capabilities import Capabilities
 from runners.errors import InvalidRequestError, ProtocolError, RateLimitedError, UnsupportedError
 from runners.messages import ChatRequest, ChatResponse, ToolDefinition, Usage, unknown_fields
-from runners.provider import Capabilities
 from runners.stream import Warn
 from runners.testing import ScriptedProvider, request
 

@@ -49,7 +49,14 @@ async def test_a_chat_streams_its_chunks_and_ends_with_the_whole_answer(wire: Wi
             },
         },
     ]
-    unsaid = ("cached_input_tokens", "cache_creation_input_tokens", "reasoning_tokens", "cost_usd")
+    unsaid = (
+        "cached_input_tokens",
+        "cache_creation_input_tokens",
+        "reasoning_tokens",
+        "cost_usd",
+        "duration_s",
+        "load_s",
+    )
     assert usage == {"input_tokens": usage["input_tokens"], "output_tokens": 1} | dict.fromkeys(unsaid)
     assert usage["input_tokens"] > 0
 
@@ -156,6 +163,9 @@ async def test_models_lists_every_model_by_the_name_that_a_request_uses(wire: Wi
         "model": "echo",
         "context_window": None,
         "max_output_tokens": None,
+        "images": None,
+        "tools": None,
+        "reasoning": None,
     }
     assert [model["id"] for model in models if model["runner"] == "echo"] == ["echo:echo", "echo:request"]
     answer = await wire.call("chat", model=models[1]["id"], messages=user("Hi"))

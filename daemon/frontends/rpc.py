@@ -96,7 +96,7 @@ class RpcFrontend:
                 wanted = validated(_HealthParams, params)
                 return await self._service.health(wanted.runner, deep=wanted.deep)
             case "models":
-                return self._service.models()
+                return await self._service.models()
             case "runners":
                 return self._service.runners()
             case "status":
@@ -108,10 +108,10 @@ class RpcFrontend:
                 return {"ok": True}
         raise RpcError(METHOD_NOT_FOUND, f"there is no method {method!r}")
 
-    def chat(self, params: dict[str, Any]) -> tuple[ChatRequest, ChatStream]:
+    async def chat(self, params: dict[str, Any]) -> tuple[ChatRequest, ChatStream]:
         """The request, and the stream that answers it."""
         request = validated(ChatRequest, params)
-        return request, self._service.chat(request)
+        return request, await self._service.chat(request)
 
 
 class Connection:
@@ -195,7 +195,7 @@ class Connection:
             raise _runner_error(RequestCancelledError("the request was cancelled")) from None
 
     async def _chat(self, request_id: RequestId, params: dict[str, Any]) -> Any:
-        request, stream = self._frontend.chat(params)
+        request, stream = await self._frontend.chat(params)
         builder = ResponseBuilder()
         async with stream:
             async for chunk in stream:

@@ -9,14 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from runners.capabilities import Capabilities
 from runners.errors import ModelNotFoundError, RunnerError
 from runners.messages import ChatMessage, ModelInfo, Usage
 from runners.process_session import ProcessSession
-from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
+from runners.provider import Health, LlmProvider, Sampling, SessionOptions
 from runners.settings import EchoSettings
 from runners.stream import ChatChunk, Done, Start, SurrogateJoiner, Text, UsageReport
 from runners.wire.deadlines import TurnDeadlines, within
-from runners.wire.environment import find_binary
 from runners.wire.process import CliProcess
 
 _PROGRAM = Path(__file__).with_name("echo_cli.py")
@@ -29,6 +29,8 @@ class EchoProvider(LlmProvider):
     kind = "echo"
     display_name = "Echo (no model)"
     settings_type = EchoSettings
+    program = sys.executable
+    install_hint = "install Python 3.11 or newer"
     by_name_only = True
 
     @property
@@ -61,11 +63,9 @@ class EchoProvider(LlmProvider):
         if self.default_model not in _MODELS:
             known = f"there are {', '.join(_MODELS)}"
             raise ModelNotFoundError(f"{self.name} has no model {self.default_model!r}", hint=known)
-        environment = self.environment({})
-        python = find_binary(self.settings.binary or sys.executable, environment, hint="install Python 3.11 or newer")
         # -I -S: nothing of ours, of the user or of the site is imported.
-        argv = [python, "-I", "-S", str(_PROGRAM), *self.settings.args]
-        process = await CliProcess.spawn(argv, env=environment, cwd=self.directory("cwd"))
+        argv = [self.binary(), "-I", "-S", str(_PROGRAM), *self.settings.args]
+        process = await CliProcess.spawn(argv, env=self.environment({}), cwd=self.directory("cwd"))
         return EchoSession(self, process)
 
 

@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from runners.capabilities import Capabilities
 from runners.errors import NotInstalledError, RunnerError, UnsupportedError
 from runners.event_session import Translator
 from runners.messages import ChatRequest
-from runners.provider import Capabilities, LlmProvider
+from runners.provider import LlmProvider
 from runners.stream import ChatChunk, ChatStream, Done, OrderChecker, Start, Text, UsageReport, Warn, fold
 
 CLOSE_S = 10.0

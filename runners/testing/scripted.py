@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runners.capabilities import Capabilities
 from runners.errors import ProtocolError, RunnerError
 from runners.messages import ChatMessage, ModelInfo, Usage
-from runners.provider import Capabilities, Health, LlmProvider, ProcessRef, Sampling, Session, SessionOptions
+from runners.provider import Health, LlmProvider, ProcessRef, Sampling, Session, SessionOptions
 from runners.settings import RunnerSettings
 from runners.stream import ChatChunk, ChatStream, Done, Start, Text, UsageReport
 
@@ -34,6 +35,8 @@ class ScriptedProvider(LlmProvider):
     kind = "scripted"
     display_name = "Scripted"
     settings_type = RunnerSettings
+    program = "scripted"
+    install_hint = "there is nothing to install"
 
     def __init__(
         self,

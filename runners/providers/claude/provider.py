@@ -12,21 +12,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from runners.capabilities import Capabilities
 from runners.errors import InvalidRequestError, NotInstalledError, ProtocolError
 from runners.messages import ChatMessage, ImagePart, ModelInfo, TextPart
 from runners.process_session import ProcessSession, json_object
-from runners.provider import Capabilities, Health, LlmProvider, Sampling, SessionOptions
+from runners.provider import Health, LlmProvider, Sampling, SessionOptions
 from runners.providers.claude.events import ClaudeTranslator, not_logged_in
 from runners.settings import ClaudeSettings
 from runners.wire.deadlines import TurnDeadlines, within
-from runners.wire.environment import find_binary
 from runners.wire.process import CliProcess, run
 
 TESTED_VERSIONS = ("2.1.197", "2.1.329")
 """The oldest and the newest version that the tests run."""
 PACKAGE = "@anthropic-ai/claude-code"
 
-_INSTALL_HINT = f"npm install -g {PACKAGE}"
 
 # No tools, no settings, no hooks, no MCP servers, no slash commands, nothing saved: a model, not an agent.
 _ARGUMENTS = [
@@ -62,6 +61,8 @@ class ClaudeProvider(LlmProvider):
     kind = "claude"
     display_name = "Claude Code"
     settings_type = ClaudeSettings
+    program = "claude"
+    install_hint = f"npm install -g {PACKAGE}"
 
     @property
     def vendor_default_model(self) -> str:
@@ -89,11 +90,11 @@ class ClaudeProvider(LlmProvider):
 
     async def probe(self) -> Health:
         environment, directory = self.environment(_ENVIRONMENT), self.directory("cwd")
-        binary = find_binary(self.settings.binary or "claude", environment, hint=_INSTALL_HINT)
+        binary = self.binary()
         printed = await run([binary, "--version"], env=environment, cwd=directory)
         match = re.match(r"(\d+(?:\.\d+)+) \(Claude Code\)", printed.output.decode(errors="replace"))
         if printed.exit_code != 0 or match is None:
-            raise NotInstalledError(f"{binary} --version does not answer like Claude Code", hint=_INSTALL_HINT)
+            raise NotInstalledError(f"{binary} --version does not answer like Claude Code", hint=self.install_hint)
         version = match[1]
         # Local and without a model call. An expired login still says true: only a chat proves it.
         status = await run([binary, "auth", "status", "--json"], env=environment, cwd=directory)
@@ -104,17 +105,15 @@ class ClaudeProvider(LlmProvider):
             return replace(Health.unavailable(not_logged_in()), version=version)
         if _numbers(version) < _numbers(TESTED_VERSIONS[0]):
             old = f"{version} is older than {TESTED_VERSIONS[0]}, the oldest version that is known to work"
-            return Health("degraded", "unsupported", version, authenticated=True, detail=old, hint=_INSTALL_HINT)
+            return Health("degraded", "unsupported", version, authenticated=True, detail=old, hint=self.install_hint)
         method = login.get("authMethod", "an unknown method")
         return Health("ready", version=version, authenticated=True, detail=f"logged in by {method}")
 
     async def open(self) -> "ClaudeSession":
-        environment = self.environment(_ENVIRONMENT)
-        binary = find_binary(self.settings.binary or "claude", environment, hint=_INSTALL_HINT)
-        argv = [binary, *_ARGUMENTS, "--model", self.default_model, *self.settings.args]
+        argv = [self.binary(), *_ARGUMENTS, "--model", self.default_model, *self.settings.args]
         # A killed CLI leaves a socket in its TMPDIR.
         process = await CliProcess.spawn(
-            argv, env=environment, cwd=self.directory("cwd"), scratch=self.directory("tmp")
+            argv, env=self.environment(_ENVIRONMENT), cwd=self.directory("cwd"), scratch=self.directory("tmp")
         )
         return ClaudeSession(self, process)
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from runners.capabilities import Capabilities
 from runners.errors import ConfigError, NotInstalledError
 from runners.messages import ChatRequest, ImagePart, ModelInfo
-from runners.provider import Capabilities, Health, LlmProvider, Session
+from runners.provider import Health, LlmProvider, Session
 from runners.providers.copilot.events import not_logged_in
 from runners.providers.copilot.oneshot import ARGUMENTS as ONE_SHOT_ARGUMENTS
 from runners.providers.copilot.oneshot import OneShotSession
 from runners.providers.copilot.server import CopilotServer, CopilotSession, SharedServer
 from runners.settings import CopilotSettings
-from runners.wire.environment import find_binary
 from runners.wire.process import run
 
 TESTED_VERSIONS = ("1.0.70", "1.0.92", "1.0.102")
@@ -29,7 +29,6 @@ HEADLESS_SINCE = (1, 0, 92)
 PACKAGE = "@github/copilot"
 
 _UPDATE_HINT = "copilot update"
-_INSTALL_HINT = f"npm install -g {PACKAGE}"
 _MAX_TOKENS_SINCE = (1, 0, 102)
 _NO_LIMIT = 9_000_000
 _HEADLESS = ["--headless", "--no-auto-update", "--log-level", "error", "--stdio"]
@@ -55,6 +54,8 @@ class CopilotProvider(LlmProvider):
     kind = "copilot"
     display_name = "GitHub Copilot"
     settings_type = CopilotSettings
+    program = "copilot"
+    install_hint = f"npm install -g {PACKAGE}"
     settings: CopilotSettings
 
     def __init__(self, name: str, settings: CopilotSettings, *, state_dir: Path) -> None:
@@ -86,7 +87,7 @@ class CopilotProvider(LlmProvider):
             interrupt=True,
             usage=True,
             exact_text=True,
-            sessions_per_process=64,
+            sessions_per_process=32,
         )
 
     def caveats(self, request: ChatRequest) -> Iterator[str]:
@@ -96,7 +97,7 @@ class CopilotProvider(LlmProvider):
             yield "copilot puts the images of a message behind its text, each behind a line `image`"
 
     async def discover(self) -> None:
-        binary = self._binary()
+        binary = self.binary()
         found = (binary, os.stat(binary).st_mtime_ns)  # noqa: PTH116 a Path's would be forbidden in a coroutine
         if found == self._known.binary:
             return
@@ -104,7 +105,7 @@ class CopilotProvider(LlmProvider):
         printed = await run([binary, "--version"], env=self._environment(), cwd=self.directory("cwd"))
         match = re.search(r"\d+(?:\.\d+)+", printed.output.decode(errors="replace"))
         if printed.exit_code != 0 or match is None:
-            raise NotInstalledError(f"{binary} --version does not answer like Copilot", hint=_INSTALL_HINT)
+            raise NotInstalledError(f"{binary} --version does not answer like Copilot", hint=self.install_hint)
         self._known.binary, self._known.version = found, _numbers(match[0])
 
     async def probe(self) -> Health:
@@ -159,7 +160,7 @@ class CopilotProvider(LlmProvider):
 
     def _one_shot(self) -> OneShotSession:
         env = self._environment()
-        argv = [self._binary(), *ONE_SHOT_ARGUMENTS, *self.settings.args]
+        argv = [self.binary(), *ONE_SHOT_ARGUMENTS, *self.settings.args]
         if self.settings.provider is not None:
             env |= {
                 "COPILOT_PROVIDER_TYPE": self.settings.provider.type,
@@ -171,7 +172,7 @@ class CopilotProvider(LlmProvider):
         return OneShotSession(self, argv, env=env, cwd=self.directory("cwd"))
 
     async def _start(self) -> CopilotServer:
-        argv = [self._binary(), *_HEADLESS, *self.settings.args]
+        argv = [self.binary(), *_HEADLESS, *self.settings.args]
         if self.settings.provider is not None:
             argv.append("--no-auto-login")
         return await CopilotServer.start(
@@ -181,9 +182,6 @@ class CopilotProvider(LlmProvider):
             scratch=self.directory("tmp"),
             limit_s=self.settings.timeouts.spawn_s,
         )
-
-    def _binary(self) -> str:
-        return find_binary(self.settings.binary or "copilot", self._environment(), hint=_INSTALL_HINT)
 
     def _environment(self) -> dict[str, str]:
         # In the one-shot mode always: each run leaves its files there, and would start the user's MCP servers.

@@ -9,16 +9,15 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from runners.capabilities import Capabilities
 from runners.errors import ModelNotFoundError, RunnerError
 from runners.event_session import Event
 from runners.messages import ModelInfo
-from runners.provider import Capabilities, Health, LlmProvider, ProcessRef
+from runners.provider import Health, LlmProvider, ProcessRef
 from runners.providers.ollama.server import OllamaServe, Servers, ask
 from runners.providers.ollama.session import OllamaSession
 from runners.settings import OllamaSettings
-from runners.wire.environment import find_binary
 
-_INSTALL_HINT = "install Ollama from https://ollama.com/download, or start its server"
 _ASK_S = 30.0
 
 # What of the daemon's own environment is about models and the machine, and says nothing of who pays or where to call.
@@ -55,6 +54,8 @@ class OllamaProvider(LlmProvider):
     kind = "ollama"
     display_name = "Ollama"
     settings_type = OllamaSettings
+    program = "ollama"
+    install_hint = "install Ollama from https://ollama.com/download, or start its server"
     settings: OllamaSettings
 
     def __init__(self, name: str, settings: OllamaSettings, *, state_dir: Path) -> None:
@@ -89,7 +90,7 @@ class OllamaProvider(LlmProvider):
             interrupt=True,
             usage=True,
             exact_text=True,
-            sessions_per_process=64,
+            sessions_per_process=512,
         )
 
     def processes(self) -> list[ProcessRef]:
@@ -144,9 +145,7 @@ class OllamaProvider(LlmProvider):
 
     def _command(self) -> tuple[list[str], dict[str, str], Path]:
         passed = {name: os.environ[name] for name in _SERVER_VARIABLES if name in os.environ}
-        environment = self.environment(passed)
-        binary = find_binary(self.settings.binary or "ollama", environment, hint=_INSTALL_HINT)
-        return [binary, "serve", *self.settings.args], environment, self.directory("cwd")
+        return [self.binary(), "serve", *self.settings.args], self.environment(passed), self.directory("cwd")
 
 
 def _full_name(model: str) -> str:

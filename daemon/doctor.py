@@ -1,0 +1,61 @@
+"""What stands between a user and an answer: every known CLI, where it is, which version, whether it is logged in.
+
+Asks the CLIs itself, so that it has an answer where no daemon runs.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from daemon.config import Config
+from daemon.registry import Registry
+from runners.errors import ConfigError, NotInstalledError
+from runners.kinds import known_kinds, provider_class
+from runners.provider import LlmProvider
+
+
+def examine(config: Config, state_dir: Path) -> list[dict[str, Any]]:
+    """A row for each runner of the configuration, and for each known kind that it leaves out."""
+    return asyncio.run(_examine(config, state_dir))
+
+
+async def _examine(config: Config, state_dir: Path) -> list[dict[str, Any]]:
+    registry = Registry(config, state_dir)
+    configured = {runner.kind for runner in registry.runners.values()}
+    left_out = [provider_class(kind) for kind in known_kinds() if kind not in configured]
+    # A kind of somebody else's may need settings that only its user knows.
+    unused = [
+        found(found.kind, found.settings_type(kind=found.kind), state_dir=state_dir / "runners" / found.kind)
+        for found in left_out
+        if not any(field.is_required() for name, field in found.settings_type.model_fields.items() if name != "kind")
+    ]
+    try:
+        rows = await asyncio.gather(*(_row(runner) for runner in [*registry.runners.values(), *unused]))
+    finally:
+        await asyncio.gather(registry.aclose(), *(runner.aclose() for runner in unused))
+    for row in rows[len(registry.runners) :]:
+        row["hint"] = row["hint"] or f"add `{row['name']}: {{kind: {row['kind']}}}` under runners: in {config.path}"
+        row["is_configured"] = False
+    return list(rows)
+
+
+async def _row(runner: LlmProvider) -> dict[str, Any]:
+    health = await runner.health_check()
+    try:
+        binary = runner.binary()
+    except (NotInstalledError, ConfigError):
+        binary = None
+    return {
+        "name": runner.name,
+        "kind": runner.kind,
+        "is_configured": True,
+        "by_name_only": runner.by_name_only,
+        "ok": health.ok,
+        "state": health.state,
+        "reason": health.reason,
+        "binary": binary,
+        "version": health.version,
+        "authenticated": health.authenticated,
+        "detail": health.detail,
+        "hint": health.hint,
+    }

@@ -1,0 +1,43 @@
+"""The table in README of what each runner can do, made from the code: `python -m tests.capability_matrix` writes it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from runners.kinds import provider_class
+
+README = Path(__file__).parents[1] / "README.md"
+KINDS = ("claude", "copilot", "ollama", "echo")
+BEGIN, END = "<!-- capabilities: made by `python -m tests.capability_matrix` -->\n", "<!-- end of capabilities -->\n"
+
+
+def matrix() -> str:
+    """The table, as each kind claims it with its default settings."""
+    claims = {kind: _claims(kind) for kind in KINDS}
+    lines = [f"| | {' | '.join(KINDS)} |", f"|---|{'---|' * len(KINDS)}"]
+    lines += [
+        f"| {name.replace('_', ' ')} | {' | '.join(_cell(claims[kind][name]) for kind in KINDS)} |"
+        for name in claims[KINDS[0]]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _claims(kind: str) -> dict[str, Any]:
+    provider = provider_class(kind)
+    made = provider(kind, provider.settings_type(kind=kind), state_dir=Path("unused"))
+    return asdict(made.capabilities())
+
+
+def _cell(value: Any) -> str:
+    return {True: "yes", False: "-"}[value] if isinstance(value, bool) else str(value)
+
+
+def with_matrix(text: str) -> str:
+    """README with the table in its place."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + matrix() + END + after
+
+
+if __name__ == "__main__":
+    README.write_text(with_matrix(README.read_text(encoding="utf-8")), encoding="utf-8")
