@@ -1,1 +1,1 @@
-"""GitHub Copilot: the driver in `provider`, its two modes in `server` and `oneshot`, the translator in `events`."""
+"""GitHub Copilot: the driver in `provider`, its two modes in `session` and `oneshot`, the translator in `events`."""

@@ -114,6 +114,7 @@ class CopilotTranslator:
     def _start(self, message_id: str) -> Iterator[ChatChunk]:
         if not self._started:
             self._started = True
+            self.retried_error = None
             yield Start(message_id, self._runner, self._model)
 
     def _message_start(self, data: Event) -> Iterator[ChatChunk]:
@@ -159,11 +160,11 @@ class CopilotTranslator:
             yield from self._end(data)
 
     def _end(self, usage: Event | None, raw: str | None = None) -> Iterator[ChatChunk]:
-        self.ended = self.is_clean = True
+        raw = raw or (usage or {}).get("finishReason", "stop")
+        self.ended, self.is_clean = True, raw == "stop"
         yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
         if usage is not None:
             yield UsageReport(_usage(usage))
-        raw = raw or (usage or {}).get("finishReason", "stop")
         yield Done(_STOP_REASONS.get(raw, raw), raw)
 
     def _call_end(self, _data: Event) -> Iterator[ChatChunk]:

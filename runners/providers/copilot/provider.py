@@ -19,8 +19,10 @@ from runners.provider import Health, LlmProvider, Session
 from runners.providers.copilot.events import not_logged_in
 from runners.providers.copilot.oneshot import ARGUMENTS as ONE_SHOT_ARGUMENTS
 from runners.providers.copilot.oneshot import OneShotSession
-from runners.providers.copilot.server import CopilotServer, CopilotSession, SharedServer
+from runners.providers.copilot.server import CopilotServer, SharedServer
+from runners.providers.copilot.session import CopilotSession
 from runners.settings import CopilotSettings
+from runners.wire.deadlines import within
 from runners.wire.process import run
 
 TESTED_VERSIONS = ("1.0.70", "1.0.92", "1.0.102")
@@ -31,6 +33,7 @@ PACKAGE = "@github/copilot"
 _UPDATE_HINT = "copilot update"
 _MAX_TOKENS_SINCE = (1, 0, 102)
 _NO_LIMIT = 9_000_000
+_UNPACKING_S = 120.0
 _HEADLESS = ["--headless", "--no-auto-update", "--log-level", "error", "--stdio"]
 
 
@@ -102,7 +105,8 @@ class CopilotProvider(LlmProvider):
         if found == self._known.binary:
             return
         # The first run of a version unpacks 235 MB, which is no part of a chat's deadlines.
-        printed = await run([binary, "--version"], env=self._environment(), cwd=self.directory("cwd"))
+        asked = run([binary, "--version"], env=self._environment(), cwd=self.directory("cwd"))
+        printed = await within(asked, _UNPACKING_S, deadline="unpacking", doing="asking copilot for its version")
         match = re.search(r"\d+(?:\.\d+)+", printed.output.decode(errors="replace"))
         if printed.exit_code != 0 or match is None:
             raise NotInstalledError(f"{binary} --version does not answer like Copilot", hint=self.install_hint)

@@ -36,6 +36,7 @@ class OllamaSession(TranscriptSession):
         self._framer = LineFramer()
         self._lines: deque[bytes] = deque()
         self._is_interrupted = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def prepare(self, options: SessionOptions) -> None:
         self._options = options
@@ -108,17 +109,19 @@ class OllamaSession(TranscriptSession):
             self._is_interrupted = True
             self._response.close()
 
-    def settle(self, *, is_clean: bool) -> None:
+    def settle(self, *, is_clean: bool) -> None:  # noqa: ARG002 the connection goes in any case
         self.state = "idle" if self._serve is None or self._serve.is_running else "dead"
-        if self._response is not None and not is_clean:
+        if self._response is not None:
             self._response.close()
 
     async def aclose(self) -> None:
         if self.state == "busy":
             self.settle(is_clean=False)
         self.state = "dead"
-        await asyncio.shield(asyncio.ensure_future(self._http.close()))
-        self.provider.sessions.discard(self)
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._http.close(), name="ollama-close")
+            self._closing.add_done_callback(lambda _: self.provider.sessions.discard(self))
+        await asyncio.shield(self._closing)
 
 
 def _format(asked: ResponseFormat | None) -> Any:

@@ -1,0 +1,72 @@
+"""The events of one turn between the process that tells them and the client that reads them."""
+
+import asyncio
+from collections import deque
+
+from runners.errors import RunnerError
+from runners.event_session import Event
+
+_DELTAS = ("assistant.message_delta", "assistant.reasoning_delta")
+_MERGED_CHARACTERS = 4096
+
+
+class Inbox:
+    """The events of one turn until its client reads them.
+
+    Other turns share the process, so nobody can tell it to wait: deltas that pile up are joined, and what is held is
+    no more than the answer itself.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._error: RunnerError | None = None
+        self._changed = asyncio.Event()
+        self.is_idle = asyncio.Event()
+        """The CLI's session is at rest, or gone."""
+
+    def put(self, event: Event) -> None:
+        """Takes the next event."""
+        if event.get("type") == "session.idle":
+            self.is_idle.set()
+        if self._error is not None or event.get("type") == "assistant.streaming_delta":
+            return  # the latter stands before each delta, and says nothing but how long the answer is by now
+        last = self._events[-1] if self._events else None
+        if last is None or not _joined(last, event):
+            self._events.append(event)
+        self._changed.set()
+
+    def fail(self, error: RunnerError) -> None:
+        """No more events come, for this reason, behind those that are unread; the first reason counts."""
+        self._error = self._error or error
+        self._changed.set()
+
+    def close(self, error: RunnerError) -> None:
+        """The same, and those that are unread are forgotten."""
+        self._events.clear()
+        self.fail(error)
+
+    async def get(self) -> Event:
+        """The next event; behind the last one the error that ended them."""
+        while not self._events:
+            if self._error is not None:
+                raise self._error
+            self._changed.clear()
+            await self._changed.wait()
+        return self._events.popleft()
+
+
+def _joined(last: Event, event: Event) -> bool:
+    """Whether `event` is a delta that went into the one before it, which nobody has read yet."""
+    if event.get("type") not in _DELTAS or last.get("type") != event["type"]:
+        return False
+    before, new = last.get("data"), event.get("data")
+    if not isinstance(before, dict) or not isinstance(new, dict):
+        return False
+    pieces = (before.get("deltaContent"), new.get("deltaContent"))
+    same = all(before.get(name) == new.get(name) for name in ("messageId", "reasoningId"))
+    if not same or not isinstance(pieces[0], str) or not isinstance(pieces[1], str):
+        return False
+    if len(pieces[0]) > _MERGED_CHARACTERS:
+        return False  # joining long texts again and again would cost more than keeping them
+    before["deltaContent"] = pieces[0] + pieces[1]
+    return True
