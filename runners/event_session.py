@@ -8,31 +8,13 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Protocol
 
-from runners.errors import DeadlineExceededError, ProtocolError, RunnerError
+from runners.errors import DeadlineExceededError, ProtocolError
 from runners.messages import ChatMessage
 from runners.provider import LlmProvider, Sampling, Session
 from runners.stream import ChatChunk, ChatStream, Done, Reasoning, ResponseBuilder, Text
+from runners.translator import Event, Translator
 from runners.wire.deadlines import TurnDeadlines
-
-Event = dict[str, Any]
-
-
-class Translator(Protocol):
-    """The events of one turn as chunks, without I/O. `feed` raises the RunnerError of a turn that failed.
-
-    `is_clean`: the turn ended so that the CLI's history is exactly the conversation, and another may follow.
-    `retried_error` is what the CLI is trying again after: at a deadline it says more than the deadline.
-    """
-
-    ended: bool
-    is_clean: bool
-    retried_error: RunnerError | None
-
-    def feed(self, event: Event) -> list[ChatChunk]:
-        """The chunks that an event brings, often none. An event that nobody knows brings none."""
-        ...
 
 
 class EventSession(Session):

@@ -4,8 +4,9 @@ import asyncio
 import logging
 from typing import Any
 
-from runners.event_session import Event, EventSession
+from runners.event_session import EventSession
 from runners.provider import LlmProvider, ProcessRef
+from runners.translator import Event
 from runners.wire.framing import dump_json, parse_json
 from runners.wire.process import CliProcess
 

@@ -5,17 +5,17 @@ for by name, so that an echo is never taken for a model's answer.
 """
 
 import sys
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from runners.capabilities import Capabilities
-from runners.errors import ModelNotFoundError, RunnerError
+from runners.errors import ModelNotFoundError
 from runners.messages import ChatMessage, ModelInfo, Usage
 from runners.process_session import ProcessSession
 from runners.provider import Health, LlmProvider, Sampling, SessionOptions
 from runners.settings import EchoSettings
 from runners.stream import ChatChunk, Done, Start, SurrogateJoiner, Text, UsageReport
+from runners.translator import Event, Translator
 from runners.wire.deadlines import TurnDeadlines, within
 from runners.wire.process import CliProcess
 
@@ -69,34 +69,30 @@ class EchoProvider(LlmProvider):
         return EchoSession(self, process)
 
 
-class EchoTranslator:
-    """The echo CLI's events of one turn as chunks."""
+class EchoTranslator(Translator):
+    """The echo CLI's events."""
 
     def __init__(self, runner: str) -> None:
-        self.ended = False
-        self.is_clean = False
-        self.retried_error: RunnerError | None = None
-        self.unknown: Counter[str] = Counter()
-        self._runner = runner
+        super().__init__(runner)
         self._joiner = SurrogateJoiner()
 
-    def feed(self, event: dict[str, Any]) -> list[ChatChunk]:
-        """The chunks that an event brings."""
-        match event.get("type"):
+    def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
+        known = event.get("type") in ("begin", "delta", "usage", "end")
+        return self._told(event) if known else None
+
+    def _told(self, event: Event) -> Iterator[ChatChunk]:
+        match event["type"]:
             case "begin":
-                return [Start(event["id"], self._runner, event["model"])]
+                yield Start(event["id"], self._runner, event["model"])
             case "delta":
-                return [Text(piece) for piece in [self._joiner.feed(event["text"])] if piece]
+                yield from (Text(piece) for piece in [self._joiner.feed(event["text"])] if piece)
             case "usage":
-                rest: list[ChatChunk] = [Text(piece) for piece in [self._joiner.flush()] if piece]
-                return [*rest, UsageReport(Usage(event["input_tokens"], output_tokens=event["output_tokens"]))]
+                yield from (Text(piece) for piece in [self._joiner.flush()] if piece)
+                yield UsageReport(Usage(event["input_tokens"], output_tokens=event["output_tokens"]))
             case "end":
                 self.ended = True
                 self.is_clean = event["reason"] == "end"
-                return [Done("end_turn" if self.is_clean else "cancelled", event["reason"])]
-            case other:
-                self.unknown[str(other)] += 1
-                return []
+                yield Done("end_turn" if self.is_clean else "cancelled", event["reason"])
 
 
 class EchoSession(ProcessSession):

@@ -13,10 +13,10 @@ from typing import Any
 
 from runners.capabilities import Capabilities
 from runners.errors import NotInstalledError, RunnerError, UnsupportedError
-from runners.event_session import Translator
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.stream import ChatChunk, ChatStream, Done, OrderChecker, Start, Text, UsageReport, Warn, fold
+from runners.translator import Translator
 
 CLOSE_S = 10.0
 """How long anything may take to end; generous, for a busy machine."""

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from runners.event_session import Translator
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.claude.events import ClaudeTranslator
 from runners.providers.claude.provider import ClaudeProvider
 from runners.settings import ClaudeSettings
 from runners.testing import Received, Subject, request
+from runners.translator import Translator
 from tests.live.claude_body import our_messages, our_system
 from tests.live.messages_api import MessagesApi, Reply, text
 from tests.world import World

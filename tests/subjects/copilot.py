@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from runners.event_session import Translator
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.copilot.events import CopilotTranslator
 from runners.providers.copilot.provider import CopilotProvider
 from runners.settings import CopilotModelProvider, CopilotSettings
 from runners.testing import Received, Subject, request
+from runners.translator import Translator
 from tests.live.completions_api import CompletionsApi, Reply, text
 from tests.live.install import COPILOT_CACHE
 from tests.world import World

@@ -4,12 +4,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from runners.event_session import Translator
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.echo import EchoProvider, EchoTranslator
 from runners.settings import EchoSettings
 from runners.testing import Received, Subject, request
+from runners.translator import Translator
 from tests.world import World
 
 

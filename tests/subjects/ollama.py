@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from runners.event_session import Translator
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.ollama.events import OllamaTranslator
 from runners.providers.ollama.provider import OllamaProvider
 from runners.settings import OllamaSettings
 from runners.testing import Received, Subject, request
+from runners.translator import Translator
 from tests.world import World
 
 HOLD = "[hold]"

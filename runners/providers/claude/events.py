@@ -5,9 +5,7 @@ The events are those of 2.1.197 ("old") and 2.1.329 ("new"). Their tests are the
 
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from runners.errors import (
     AuthExpiredError,
@@ -27,8 +25,7 @@ from runners.errors import (
 )
 from runners.messages import Usage
 from runners.stream import ChatChunk, Done, Reasoning, Retrying, Start, SurrogateJoiner, Text, UsageReport, Warn
-
-Event = dict[str, Any]
+from runners.translator import Event, Translator
 
 _STOP_REASONS = {
     "end_turn": "end_turn",
@@ -49,8 +46,8 @@ def not_logged_in() -> NotAuthenticatedError:
     return NotAuthenticatedError("claude is not logged in", hint=_LOGIN_HINT)
 
 
-class ClaudeTranslator:
-    """The events of one turn as chunks. `feed` raises the RunnerError of a failed turn; then, too, it has `ended`.
+class ClaudeTranslator(Translator):
+    """Claude Code's events.
 
     Only `result` ends a turn, with two exceptions, after which the process is of no further use (`is_clean` stays
     False): at `max_tokens` the CLI would ask its model to go on, with words of its own; and before it waits for a
@@ -59,12 +56,8 @@ class ClaudeTranslator:
     """
 
     def __init__(self, runner: str, *, cost_before_usd: float = 0.0, now: Callable[[], float] = time.time) -> None:
-        self.ended = False
-        self.is_clean = False
-        self.retried_error: RunnerError | None = None
+        super().__init__(runner)
         self.total_cost_usd = cost_before_usd
-        self.unknown: Counter[str] = Counter()
-        self._runner = runner
         self._cost_before_usd = cost_before_usd
         self._now = now
         self._model = ""
@@ -79,8 +72,7 @@ class ClaudeTranslator:
         self._failure: Event = {}
         self._quota_resets_at: float | None = None
 
-    def feed(self, event: Event) -> list[ChatChunk]:
-        """The chunks that an event brings, often none."""
+    def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
         handler = {
             "stream_event": self._stream_event,
             "assistant": self._assistant,
@@ -88,14 +80,7 @@ class ClaudeTranslator:
             "rate_limit_event": self._rate_limit,
             "result": self._result,
         }.get(str(event.get("type")))
-        if handler is None:
-            self.unknown[str(event.get("type"))] += 1
-            return []
-        try:
-            return list(handler(event))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            self.ended = True
-            raise ProtocolError(f"claude's `{event['type']}` event has a shape that is not known: {error!r}") from error
+        return None if handler is None else handler(event)
 
     # The answer as it streams
 

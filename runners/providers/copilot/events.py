@@ -7,9 +7,7 @@ recorded transcripts.
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from runners.errors import (
     AuthExpiredError,
@@ -29,8 +27,7 @@ from runners.errors import (
 )
 from runners.messages import Usage
 from runners.stream import ChatChunk, Done, Reasoning, Retrying, Start, SurrogateJoiner, Text, UsageReport, Warn
-
-Event = dict[str, Any]
+from runners.translator import Event, Translator
 
 LOGIN_HINT = "copilot login"
 _STOP_REASONS = {"stop": "end_turn", "length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
@@ -46,8 +43,8 @@ def not_logged_in() -> NotAuthenticatedError:
     return NotAuthenticatedError("copilot is not logged in", hint=LOGIN_HINT)
 
 
-class CopilotTranslator:
-    """The events of one turn as chunks. `feed` raises the RunnerError of a failed turn; then, too, it has `ended`.
+class CopilotTranslator(Translator):
+    """Copilot's events.
 
     A turn is one call of the model. The CLI makes more of it by itself: it goes on behind an answer that was cut at
     its length, and runs tools. What ends the first call ends the turn, and its session must abort the rest.
@@ -56,11 +53,7 @@ class CopilotTranslator:
     """
 
     def __init__(self, runner: str, model: str, *, is_one_shot: bool = False) -> None:
-        self.ended = False
-        self.is_clean = False
-        self.retried_error: RunnerError | None = None
-        self.unknown: Counter[str] = Counter()
-        self._runner = runner
+        super().__init__(runner)
         self._model = model
         self._is_one_shot = is_one_shot
         self._started = False
@@ -89,21 +82,12 @@ class CopilotTranslator:
             "result": self._result,
         }
 
-    def feed(self, event: Event) -> list[ChatChunk]:
-        """The chunks that an event brings, often none. An event that nobody knows brings none."""
-        kind = event.get("type")
-        handler = self._handlers.get(kind) if isinstance(kind, str) else None
+    def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
+        kind = str(event.get("type"))
+        handler = self._handlers.get(kind)
         if handler is None:
-            self.unknown[str(kind)] += 1
-            return []
-        try:
-            return list(handler(event if kind == "result" else event["data"]))
-        except RunnerError:
-            self.ended = True
-            raise
-        except (KeyError, TypeError, AttributeError) as error:
-            self.ended = True
-            raise ProtocolError(f"copilot's event {kind} is not of its known form: {error!r}") from error
+            return None
+        return handler(event if kind == "result" else event.get("data") or {})
 
     # What the answer is made of
 

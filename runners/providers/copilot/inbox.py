@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 from runners.errors import RunnerError
-from runners.event_session import Event
+from runners.translator import Event
 
 _DELTAS = ("assistant.message_delta", "assistant.reasoning_delta")
 _MERGED_CHARACTERS = 4096

@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runners.event_session import Event, TranscriptSession
+from runners.event_session import TranscriptSession
 from runners.messages import ChatMessage
 from runners.process_session import JsonLines
 from runners.prompt import as_one_text
 from runners.provider import LlmProvider, ProcessRef, Sampling, SessionOptions
 from runners.providers.copilot.events import CopilotTranslator
+from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
 from runners.wire.process import CliProcess
 

@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from runners.event_session import Event
 from runners.messages import ChatMessage, ImagePart
+from runners.translator import Event
 
 
 def seed(session_id: str, messages: list[ChatMessage], cwd: str, model: str) -> Iterator[Event]:

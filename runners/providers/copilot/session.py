@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from runners.errors import RequestCancelledError
-from runners.event_session import Event, TranscriptSession
+from runners.event_session import TranscriptSession
 from runners.messages import ChatMessage
 from runners.provider import LlmProvider, Sampling, SessionOptions
 from runners.providers.copilot.events import CopilotTranslator
 from runners.providers.copilot.inbox import Inbox
 from runners.providers.copilot.seed import attachments, seed
 from runners.providers.copilot.server import CopilotServer, SharedServer
+from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
 
 # What is no business of a model: everything that would add to the conversation, act, or be kept.

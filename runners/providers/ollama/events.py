@@ -5,7 +5,6 @@ The facts are from the source of 0.33.0-rc2 and of older versions back to 0.5, n
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,6 @@ from runners.errors import (
     NotAuthenticatedError,
     OverloadedError,
     PermissionDeniedError,
-    ProtocolError,
     RateLimitedError,
     RequestCancelledError,
     RunnerError,
@@ -25,8 +23,7 @@ from runners.errors import (
 )
 from runners.messages import Usage
 from runners.stream import ChatChunk, Done, Reasoning, Start, Text, UsageReport, Warn
-
-Event = dict[str, Any]
+from runners.translator import Event, Translator
 
 INTERRUPTED: Event = {"done": True, "done_reason": "interrupted"}
 """Our own last line of an answer whose connection we closed: the server has no word for that."""
@@ -38,34 +35,19 @@ _OUR_FAULT = re.compile(r"^(option |invalid format)")
 _NANOSECONDS = 1e9
 
 
-class OllamaTranslator:
-    """The lines of one answer as chunks. `feed` raises the RunnerError of a failed turn; then, too, it has `ended`.
+class OllamaTranslator(Translator):
+    """The lines of one answer.
 
     The server has no id for an answer, so it is given one.
     """
 
     def __init__(self, runner: str, message_id: str) -> None:
-        self.ended = False
-        self.is_clean = False
-        self.retried_error: RunnerError | None = None
-        self.unknown: Counter[str] = Counter()
-        self._runner = runner
+        super().__init__(runner)
         self._message_id = message_id
         self._started = False
 
-    def feed(self, event: Event) -> list[ChatChunk]:
-        """The chunks that a line brings. A line that nobody knows brings none."""
-        if not event.keys() & {"message", "done", "error"}:
-            self.unknown[",".join(sorted(event))] += 1
-            return []
-        try:
-            return list(self._line(event))
-        except RunnerError:
-            self.ended = True
-            raise
-        except (KeyError, TypeError, AttributeError) as error:
-            self.ended = True
-            raise ProtocolError(f"a line of ollama's is not of its known form: {error!r}") from error
+    def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
+        return self._line(event) if event.keys() & {"message", "done", "error"} else None
 
     def _line(self, event: Event) -> Iterator[ChatChunk]:
         if "error" in event:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from runners.capabilities import Capabilities
 from runners.errors import ModelNotFoundError, RunnerError
-from runners.event_session import Event
 from runners.messages import ModelInfo
 from runners.provider import Health, LlmProvider, ProcessRef
 from runners.providers.ollama.server import OllamaServe, Servers, ask
 from runners.providers.ollama.session import OllamaSession
 from runners.settings import OllamaSettings
+from runners.translator import Event
 
 _ASK_S = 30.0
 

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from runners.errors import ConfigError, NetworkError, ProcessExitedError, ProtocolError, RunnerError
-from runners.event_session import Event
 from runners.process_session import json_object
 from runners.provider import ProcessRef
 from runners.providers.ollama.events import failure
+from runners.translator import Event
 from runners.wire.deadlines import within
 from runners.wire.framing import dump_json
 from runners.wire.process import CliProcess

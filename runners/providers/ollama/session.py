@@ -8,13 +8,14 @@ from typing import Any
 import aiohttp
 
 from runners.errors import NetworkError, ProtocolError, RunnerError
-from runners.event_session import Event, TranscriptSession
+from runners.event_session import TranscriptSession
 from runners.messages import ChatMessage, ImagePart, ResponseFormat
 from runners.process_session import json_object
 from runners.provider import LlmProvider, Sampling, SessionOptions
 from runners.providers.ollama.events import INTERRUPTED, OllamaTranslator, failure
 from runners.providers.ollama.server import OllamaServe
 from runners.settings import OllamaSettings
+from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
 from runners.wire.framing import LineFramer, dump_json
 

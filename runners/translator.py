@@ -1,0 +1,50 @@
+"""What every translator does alike: events in, chunks out, and no event that can break anything. Pure, no I/O."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from runners.errors import ProtocolError, RunnerError
+from runners.stream import ChatChunk
+
+Event = dict[str, Any]
+
+
+class Translator(ABC):
+    """The events of one turn as chunks.
+
+    `ended`: what comes now is no part of the turn. `is_clean`: the turn ended so that the CLI is at rest, its history
+    exactly the conversation, and another may follow. `retried_error` is what the CLI is trying again after: at a
+    deadline it says more than the deadline. `unknown` counts the events that nobody knows, by their name.
+    """
+
+    def __init__(self, runner: str) -> None:
+        self.ended = False
+        self.is_clean = False
+        self.retried_error: RunnerError | None = None
+        self.unknown: Counter[str] = Counter()
+        self._runner = runner
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """The chunks that an event brings, often none. An event that nobody knows brings none.
+
+        Raises the RunnerError of a turn that failed, and ProtocolError for an event that is known but not its form;
+        then, too, the turn has `ended`.
+        """
+        chunks = self._chunks(event)
+        if chunks is None:
+            self.unknown[str(event.get("type"))] += 1
+            return []
+        try:
+            return list(chunks)
+        except RunnerError:
+            self.ended = True
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            self.ended = True
+            raise ProtocolError(f"an event {event.get('type')!s} has a form that is not known: {error!r}") from error
+
+    @abstractmethod
+    def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
+        """Yields what an event brings; None for one that nobody knows."""
