@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from tests.live.messages_api import MessagesApi, Received
+from tests.live.messages_api import MessagesApi
+from tests.live.stand_in import Received
 from tests.world import END_S, Daemon, Wire, World
 
 Json = dict[str, Any]

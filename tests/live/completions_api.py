@@ -13,55 +13,34 @@ about the programs that call it.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
-Json = dict[str, Any]
-Break = Literal["drop", "cut", "error", "stall"]
-"""drop: the connection is reset. cut: the response ends as HTTP should, the answer does not. error: an error object
-takes the place of the rest. stall: nothing more comes until the client leaves or the server closes."""
+from tests.live.stand_in import BaseError, BaseReply, Json, StandIn, sse_data
 
 _USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-_MAX_BODY_BYTES = 256 * 1024 * 1024
-_WRITE_BYTES = 16 * 1024
-_SHUTDOWN_S = 0.05  # aiohttp waits this long for its handlers before it cancels them
 _CREATED = 1_700_000_000
 
 
 @dataclass(frozen=True)
-class Reply:
-    """A 200 answer. `deltas` are those of choice 0, counted from 1; the first chunk, of the role alone, is none."""
+class Reply(BaseReply):
+    """A 200 answer. `deltas` are those of choice 0; the first chunk, of the role alone, is none."""
 
     deltas: tuple[Json, ...]
     message: Json
     finish_reason: str = "stop"
     usage: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    pause: asyncio.Event | None = None
-    pause_after: int = 1
-    break_how: Break | None = None
-    break_after: int | None = None
-
-    def broken(self, how: Break, after: int | None = None) -> Reply:
-        """This reply, broken off behind so many deltas; None (drop and stall only): before the response's headers.
-
-        A reset may overtake deltas that the client has not read: where they matter, `pause` at the same delta.
-        """
-        return replace(self, break_how=how, break_after=after)
 
     def whole(self, id: str, model: str) -> Json:
-        """The answer to a request that did not ask for a stream."""
         choice = {"index": 0, "message": self.message, "finish_reason": self.finish_reason}
         return {**_head("chat.completion", id, model), "choices": [choice], "usage": {**_USAGE, **self.usage}}
 
     def chunks(self, id: str, model: str, *, usage: bool) -> Iterator[Json]:
-        """The whole stream up to its `[DONE]`; pauses and breaks are the sender's business."""
+        """The whole stream up to its `[DONE]`."""
         head = _head("chat.completion.chunk", id, model)
         nothing_yet: Json = {"usage": None} if usage else {}
 
@@ -75,9 +54,20 @@ class Reply:
         if usage:
             yield {**head, "choices": [], "usage": {**_USAGE, **self.usage}}
 
+    def frames(self, id: str, body: Json) -> Iterator[tuple[int | None, bytes]]:
+        options = body.get("stream_options")
+        usage = isinstance(options, dict) and options.get("include_usage") is True
+        # The chunk in front of delta 1 is the role's: that many have been sent when a chunk's turn has come.
+        for deltas, chunk in enumerate(self.chunks(id, str(body.get("model")), usage=usage), -1):
+            yield deltas, sse_data(chunk)
+        yield None, b"data: [DONE]\n\n"
+
+    def error_frame(self) -> bytes:
+        return sse_data(STREAM_ERROR.body())
+
 
 @dataclass(frozen=True)
-class Error:
+class Error(BaseError):
     """An HTTP error in the API's JSON shape."""
 
     status: int
@@ -134,163 +124,17 @@ def error(
     return Error(status, message, type, code, headers or {})
 
 
-@dataclass(eq=False)
-class Received:
-    """One POST /v1/chat/completions. `sent` counts SSE events handed to the socket, `gone` says that the client
-    dropped the connection before the reply finished, `finished` that the reply went out as scripted and HTTP ended as
-    it should."""
+class CompletionsApi(StandIn):
+    """The server; see StandIn."""
 
-    body: Json
-    raw: bytes
-    headers: Mapping[str, str]
-    sent: int = 0
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    path = "/v1/chat/completions"
+    base = "/v1"
+    id_prefix = "chatcmpl-"
+    default = text("ok")
 
-
-class CompletionsApi:
-    """The server. `url` is valid inside `async with`; leaving it ends every connection that is still open."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.requests: list[Received] = []
-        self.others: list[tuple[str, str]] = []
-        self.default: AnyReply = text("ok")
-        self.answer: Callable[[Json], AnyReply] | None = None
-        self._scripted: deque[AnyReply] = deque()
-        self._arrived = asyncio.Condition()
-        self._closing = False
-        app = web.Application(client_max_size=_MAX_BODY_BYTES)
-        app.router.add_post("/v1/chat/completions", self._completions)
-        app.router.add_route("*", "/{path:.*}", self._other)
-        # Cancelling the handler is how a stalled reply learns that its client has left.
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S, access_log=None)
-
-    def script(self, *replies: AnyReply) -> None:
-        """Queue replies, one per request. An empty queue falls back to `answer(body)`, then to `default`."""
-        self._scripted.extend(replies)
-
-    async def received(self, n: int) -> Received:
-        """The n-th request for a completion, from 1, as soon as its body has arrived. Waits without bound."""
-        async with self._arrived:
-            await self._arrived.wait_for(lambda: len(self.requests) >= n)
-        return self.requests[n - 1]
-
-    async def forget(self) -> None:
-        """Drop what was received and what is still queued, once every connection has ended. Waits without bound.
-
-        What a killed client sent with its last breath is read before that, so it is forgotten too.
-        """
-        while self._runner.server is not None and self._runner.server.connections:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        self.requests.clear()
-        self.others.clear()
-        self._scripted.clear()
-        self.answer = None
-
-    async def __aenter__(self) -> Self:
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._closing = True
-        await self._runner.cleanup()
-
-    async def _other(self, request: web.Request) -> web.Response:
-        self.others.append((request.method, request.path))
-        return web.Response() if request.method == "HEAD" else Error(404, "Not found").response()
-
-    async def _completions(self, request: web.Request) -> web.StreamResponse:
-        raw = await request.read()
-        received = Received(json.loads(raw), raw, request.headers.copy())
-        self.requests.append(received)
-        id = f"chatcmpl-{len(self.requests):04}"
-        async with self._arrived:
-            self._arrived.notify_all()
-        if self._scripted:
-            reply = self._scripted.popleft()
-        else:
-            reply = self.answer(received.body) if self.answer else self.default
-        try:
-            return await _send(request, received, reply, id)
-        except ConnectionError:
-            received.gone.set()
-            return web.Response()  # goes nowhere, like the rest of the reply
-        except asyncio.CancelledError:
-            if not self._closing:
-                received.gone.set()
-            raise
-
-
-async def _send(request: web.Request, received: Received, reply: AnyReply, id: str) -> web.StreamResponse:
-    model, streaming = str(received.body.get("model")), received.body.get("stream") is True
-    response: web.StreamResponse
-    if isinstance(reply, Error):
-        response = reply.response()
-    elif reply.break_how and (reply.break_after is None or not streaming):
-        return await _break_off(request, reply.break_how, web.Response())
-    elif not streaming:
-        response = web.json_response(reply.whole(id, model), headers=reply.headers)
-    else:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream", **reply.headers})
-    await response.prepare(request)
-    if isinstance(reply, Reply) and streaming:
-        options = received.body.get("stream_options")
-        usage = isinstance(options, dict) and options.get("include_usage") is True
-        await _stream(response, received, reply, reply.chunks(id, model, usage=usage))
-        if reply.break_how in ("drop", "stall"):
-            return await _break_off(request, reply.break_how, response)
-    await response.write_eof()
-    received.finished.set()
-    return response
-
-
-async def _stream(response: web.StreamResponse, received: Received, reply: Reply, chunks: Iterator[Json]) -> None:
-    """Send the chunks up to the break, many to a write where nothing lies between them: 5,000 deltas stay cheap."""
-    batch: list[bytes] = []
-    batch_bytes = 0
-
-    async def flush() -> None:
-        nonlocal batch_bytes
-        await response.write(b"".join(batch))
-        received.sent += len(batch)
-        batch.clear()
-        batch_bytes = 0
-
-    # The chunk in front of delta 1 is the role's: `deltas` have been sent when a chunk's turn has come.
-    for deltas, chunk in enumerate(chunks, -1):
-        if reply.pause is not None and deltas == reply.pause_after:
-            await flush()
-            await reply.pause.wait()
-        if reply.break_how and deltas == reply.break_after:
-            if reply.break_how == "error":
-                batch.append(_sse(STREAM_ERROR.body()))
-            break
-        batch.append(_sse(chunk))
-        batch_bytes += len(batch[-1])
-        if batch_bytes > _WRITE_BYTES:
-            await flush()
-    else:
-        batch.append(b"data: [DONE]\n\n")
-    await flush()
+    def not_found(self) -> Error:
+        return Error(404, "Not found")
 
 
 def _head(object: str, id: str, model: str) -> Json:
     return {"id": id, "object": object, "created": _CREATED, "model": model}
-
-
-def _sse(chunk: Json) -> bytes:
-    # backslashreplace writes a lone surrogate as \udXXX, which is its JSON escape; all else is plain UTF-8.
-    data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {data}\n\n".encode("utf-8", "backslashreplace")
-
-
-async def _break_off(request: web.Request, how: Break, response: web.StreamResponse) -> web.StreamResponse:
-    """Stall until this handler is cancelled, or reset the connection; `response` then goes nowhere."""
-    if how == "stall":
-        await asyncio.Event().wait()
-    if isinstance(request.transport, asyncio.WriteTransport):
-        request.transport.abort()
-    return response

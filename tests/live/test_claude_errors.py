@@ -165,7 +165,7 @@ async def test_a_response_cut_short_mid_stream_ends_the_answer_after_the_text_th
 
 
 async def test_an_error_event_mid_stream_ends_the_answer_after_the_text_that_came(lab: Lab) -> None:
-    assert (await partly_answered(lab, hello().broken("overloaded", after=2)))["kind"] == "overloaded"
+    assert (await partly_answered(lab, hello().broken("error", after=2)))["kind"] == "overloaded"
 
 
 async def test_an_answer_that_stalls_ends_at_silence_s(lab: Lab) -> None:

@@ -107,7 +107,7 @@ async def test_cut_ends_cleanly_and_overloaded_ends_with_an_error_event() -> Non
     async with MessagesApi() as api:
         _, body = await ask(api, text("a", "b").broken("cut", after=1))
         assert events(body)[-1]["delta"]["text"] == "a"
-        _, body = await ask(api, text("a", "b").broken("overloaded", after=0))
+        _, body = await ask(api, text("a", "b").broken("error", after=0))
         assert (deltas(body), events(body)[-1]["error"]["type"]) == ([], "overloaded_error")
 
 
