@@ -7,6 +7,7 @@ session's one turn, and what a runner cannot do is said before it starts.
 import asyncio
 import copy
 import os
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -280,6 +281,10 @@ class LlmProvider(ABC):
         except OSError as error:
             raise ConfigError(f"{path} cannot be made: {error.strerror}", runner=self.name) from error
         return path
+
+    def temporary(self) -> "tempfile.TemporaryDirectory[str]":
+        """A new private directory for one process; who starts that removes it."""
+        return tempfile.TemporaryDirectory(dir=self.directory("tmp"), ignore_cleanup_errors=True)
 
     async def aclose(self) -> None:
         """Closes every session, all at once: many that are stuck take no longer than one. Idempotent."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 async def spawn(world: World, program: str, **options: Any) -> CliProcess:
     argv = [sys.executable, "-IS", "-c", program]
-    return await CliProcess.spawn(argv, env=world.env, cwd=world.root, scratch=world.state, **options)
+    temporary = tempfile.TemporaryDirectory(dir=world.state)
+    return await CliProcess.spawn(argv, env=world.env, cwd=world.root, temporary=temporary, **options)
 
 
 async def test_lines_arrive_as_they_are_and_the_end_is_none(world: World) -> None:
@@ -53,8 +55,9 @@ async def test_its_tmpdir_is_its_own_and_goes_with_it(world: World) -> None:
 
 
 async def test_a_program_that_is_not_there_is_not_installed_and_leaves_nothing(world: World) -> None:
+    temporary = tempfile.TemporaryDirectory(dir=world.state)
     with pytest.raises(NotInstalledError, match="/nonexistent"):
-        await CliProcess.spawn(["/nonexistent"], env=world.env, cwd=world.root, scratch=world.state)
+        await CliProcess.spawn(["/nonexistent"], env=world.env, cwd=world.root, temporary=temporary)
     assert not list(world.state.iterdir())
 
 

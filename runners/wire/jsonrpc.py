@@ -7,6 +7,7 @@ stdin and stdout. What the methods mean is the business of whoever holds one.
 import asyncio
 import copy
 import logging
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -237,12 +238,12 @@ class RpcProcess:
         answer: Answer,
         heard: Heard,
         gone: Callable[[RunnerError], None],
-        scratch: Path | None = None,
+        temporary: "tempfile.TemporaryDirectory[str] | None" = None,
         framer: Framer | None = None,
     ) -> "RpcProcess":
         """Starts the CLI; see CliProcess.spawn."""
         framer = framer or LineFramer()
-        cli = await CliProcess.spawn(argv, env=env, cwd=cwd, scratch=scratch, framer=framer)
+        cli = await CliProcess.spawn(argv, env=env, cwd=cwd, temporary=temporary, framer=framer)
         return cls(cli, framer, answer=answer, heard=heard, gone=gone)
 
     async def _read(self) -> None:

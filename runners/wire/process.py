@@ -51,16 +51,15 @@ class CliProcess:
         *,
         env: Mapping[str, str],
         cwd: Path,
-        scratch: Path | None = None,
+        temporary: "tempfile.TemporaryDirectory[str] | None" = None,
         framer: Framer | None = None,
     ) -> "CliProcess":
         """Starts `argv` with exactly `env`; NotInstalledError when that is no program we can run.
 
-        With `scratch` the process gets a TMPDIR of its own below that directory, removed when it is closed. What it
-        writes is cut into frames by `framer`: lines, unless another is given.
+        `temporary` becomes its TMPDIR, and is removed when it is closed, or here when it does not start. What it writes
+        is cut into frames by `framer`: lines, unless another is given.
         """
         loop = asyncio.get_running_loop()
-        temporary = None if scratch is None else tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True)
         child_env = dict(env) if temporary is None else {**env, "TMPDIR": temporary.name}
         try:
             transport, pipes = await loop.subprocess_exec(

@@ -113,7 +113,7 @@ class ClaudeProvider(LlmProvider):
         argv = [self.binary(), *_ARGUMENTS, "--model", self.default_model, *self.settings.args]
         # A killed CLI leaves a socket in its TMPDIR.
         process = await CliProcess.spawn(
-            argv, env=self.environment(_ENVIRONMENT), cwd=self.directory("cwd"), scratch=self.directory("tmp")
+            argv, env=self.environment(_ENVIRONMENT), cwd=self.directory("cwd"), temporary=self.temporary()
         )
         return ClaudeSession(self, process)
 

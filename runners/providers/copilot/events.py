@@ -33,7 +33,10 @@ LOGIN_HINT = "copilot login"
 _STOP_REASONS = {"stop": "end_turn", "length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
 # What the CLI calls again by itself; a 401 after it has looked for a newer login.
 _CLI_RETRIES = ("rate_limited", "overloaded", "vendor_error", "network", "auth_expired")
-_NO_LOGIN = ("No GitHub OAuth token", "No authentication information", "Not authenticated")
+_NO_LOGIN = (
+    *("No GitHub OAuth token", "No authentication information", "Not authenticated"),
+    "not created with authentication info",
+)
 _CONTEXT_WORDS = ("context_length_exceeded", "maximum context length", "prompt budget", "context window")
 _TOKENS = re.compile(r"maximum context length is (\d+) tokens.*?(\d+) tokens", re.DOTALL)
 

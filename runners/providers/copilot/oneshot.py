@@ -48,8 +48,10 @@ class OneShotSession(TranscriptSession):
         return CopilotTranslator(self.provider.name, self.model, is_one_shot=True)
 
     async def say(self, messages: list[ChatMessage], _sampling: Sampling, deadlines: TurnDeadlines) -> None:
-        scratch = self.provider.directory("tmp")
-        self._cli = await CliProcess.spawn(self._argv, env=self._env, cwd=self._cwd, scratch=scratch)
+        temporary = self.provider.temporary()
+        # Each run leaves the conversation there, and would start the MCP servers of a home of the user's.
+        env = {**self._env, "COPILOT_HOME": temporary.name}
+        self._cli = await CliProcess.spawn(self._argv, env=env, cwd=self._cwd, temporary=temporary)
         self.process = ProcessRef(self._cli.pid, self._cli.start_time)
         self._lines = JsonLines(self.provider.name, self._cli)
         await deadlines.wait(self._cli.write(as_one_text(self._system, messages).encode(errors="replace")))

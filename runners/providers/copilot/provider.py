@@ -179,11 +179,12 @@ class CopilotProvider(LlmProvider):
         argv = [self.binary(), *_HEADLESS, *self.settings.args]
         if self.settings.provider is not None:
             argv.append("--no-auto-login")
+        temporary = self.temporary()
         return await CopilotServer.start(
-            argv,
+            [*argv, "--log-dir", temporary.name],  # else each start leaves a file behind
             env=self._environment(),
             cwd=self.directory("cwd"),
-            scratch=self.directory("tmp"),
+            temporary=temporary,
             limit_s=self.settings.timeouts.spawn_s,
         )
 

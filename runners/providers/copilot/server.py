@@ -4,6 +4,7 @@ import asyncio
 import copy
 import logging
 import re
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,7 +53,13 @@ class CopilotServer:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, scratch: Path, limit_s: float
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        temporary: "tempfile.TemporaryDirectory[str]",
+        limit_s: float,
     ) -> "CopilotServer":
         """Starts the process and waits until it answers; DeadlineExceededError when it does not within `limit_s`."""
         server = cls(cwd)
@@ -60,7 +67,7 @@ class CopilotServer:
             argv,
             env=env,
             cwd=cwd,
-            scratch=scratch,
+            temporary=temporary,
             framer=HeaderFramer(),
             answer=server._answer,
             heard=server._heard,
