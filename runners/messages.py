@@ -5,11 +5,22 @@ Owns the shapes and their validation. Knows no provider and does no I/O.
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Role = Literal["system", "user", "assistant", "tool", "summary", "error"]
 ReasoningEffort = Literal["none", "low", "medium", "high", "xhigh"]
@@ -28,6 +39,14 @@ class TextPart(_Incoming):
     text: str
 
 
+_SIGNATURES = {
+    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
+    "image/gif": re.compile(rb"GIF8[79]a"),
+    "image/webp": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+}
+
+
 class ImagePart(_Incoming):
     """An image in a message: base64 `data` of the given `media_type`."""
 
@@ -37,11 +56,15 @@ class ImagePart(_Incoming):
 
     @field_validator("data")
     @classmethod
-    def _is_base64(cls, data: str) -> str:
+    def _is_what_it_says(cls, data: str, info: ValidationInfo) -> str:
         try:
-            base64.b64decode(data, validate=True)
+            image = base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"not base64: {error}") from error
+        media_type = info.data.get("media_type")
+        # A vendor's CLI drops what it cannot read, and tells nobody.
+        if media_type is not None and not _SIGNATURES[media_type].match(image):
+            raise ValueError(f"no {media_type}: it does not begin as one")
         return data
 
 

@@ -11,7 +11,7 @@ from tests.live.install import binary
 from tests.programs import echo_daemon
 from tests.world import Daemon, Wire, World
 
-# The oldest one serves the one-shot mode.
+# The older ones serve the one-shot mode.
 HEADLESS_COPILOTS = copilot_provider.TESTED_VERSIONS[1:]
 
 

@@ -40,6 +40,7 @@ def test_a_summary_is_a_note_of_the_users_and_an_error_is_not_sent() -> None:
         ({"role": "user", "content": 5}, "content"),
         ({"role": "user", "content": [{"type": "image", "media_type": "image/png", "data": "%%%"}]}, "data"),
         ({"role": "user", "content": [{"type": "image", "media_type": "image/bmp", "data": ""}]}, "media_type"),
+        ({"role": "user", "content": [{"type": "image", "media_type": "image/gif", "data": "iVBORw0KGgo="}]}, "data"),
         ({"role": "tool", "content": "x"}, "tool_call_id"),
         ({"role": "user", "content": "x", "tool_calls": [{"id": "1", "name": "f"}]}, "tool_calls"),
     ],
@@ -91,7 +92,7 @@ async def test_a_conversation_that_ends_with_the_assistant_cannot_be_continued()
 
 @pytest.mark.parametrize("role", ["system", "summary"])
 async def test_an_image_where_no_cli_takes_one_is_refused_and_not_dropped(role: str) -> None:
-    image = {"type": "image", "media_type": "image/png", "data": ""}
+    image = {"type": "image", "media_type": "image/png", "data": "iVBORw0KGgo="}
     provider = ScriptedProvider("x", capabilities=Capabilities(images=True))
     with pytest.raises(UnsupportedError, match=role):
         await provider.complete(conversation({"role": role, "content": [image]}, USER))

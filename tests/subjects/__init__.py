@@ -8,7 +8,7 @@ from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDE_VERSIONS
 from runners.providers.copilot.provider import TESTED_VERSIONS as COPILOT_VERSIONS
 from runners.testing import Subject
 from tests.subjects.claude import real_claude, replayed_claude
-from tests.subjects.copilot import real_copilot
+from tests.subjects.copilot import real_copilot, replayed_copilot, replayed_one_shot_copilot
 from tests.subjects.echo import echo
 from tests.subjects.ollama import serving_ollama, spawned_ollama
 from tests.world import World
@@ -21,6 +21,8 @@ STANDING_IN: dict[str, MakeSubject] = {
     "claude-replayed": replayed_claude,
     "ollama-serving": serving_ollama,
     "ollama-spawned": spawned_ollama,
+    "copilot-replayed": replayed_copilot,
+    "copilot-oneshot-replayed": replayed_one_shot_copilot,
 }
 """Those that need no vendor's CLI."""
 

@@ -1,5 +1,6 @@
-"""copilot put to the contract: the real CLI on its headless server and, where it is old, in its one-shot mode."""
+"""copilot put to the contract, on its headless server and in its one-shot mode: the real CLI, and recordings."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.live.install import COPILOT_CACHE
 from tests.world import World
 
 HOLD = "[hold]"
+FAKE_COPILOT = Path(__file__).parents[1] / "fakes" / "fake_copilot.py"
+TRANSCRIPTS = Path(__file__).parents[1] / "transcripts" / "copilot" / "1.0.102"
+ONE_SHOT_VERSION = "GitHub Copilot CLI 1.0.70."
 
 
 def received_by_api(body: dict[str, Any]) -> Received:
@@ -77,7 +81,59 @@ class RealCopilot(Subject):
         return CopilotTranslator("copilot", "gpt-x")
 
 
+class ReplayedCopilot(Subject):
+    """The copilot provider on the fake CLI, which replays a recording and keeps what it was sent."""
+
+    def __init__(self, world: World, **order: Any) -> None:
+        self.log = world.root / "fake.log"
+        self._world = world
+        is_one_shot = order.get("version") == ONE_SHOT_VERSION
+        transcript = TRANSCRIPTS / ("json-plain.jsonl" if is_one_shot else "headless-basic.jsonl")
+        self._order = {"transcript": str(transcript), "log": str(self.log), **order}
+        self._is_one_shot = is_one_shot
+        self.fake = world.program("copilot", FAKE_COPILOT.read_text(encoding="utf-8"))
+        self.provider = self.made(str(self.fake))
+
+    def made(self, binary: str, *, is_byok: bool = True, **settings: Any) -> CopilotProvider:
+        """A provider on another binary or with other settings; with an API of the user's own, or a login."""
+        env = {"HOME": str(self._world.home), "FAKE_CLI": json.dumps(self._order)}
+        place = CopilotModelProvider(base_url="http://127.0.0.1:1/v1") if is_byok else None
+        made = CopilotSettings(binary=binary, model="gpt-x", provider=place, env=env, **settings)
+        return CopilotProvider("copilot", made, state_dir=self._world.state / "copilot")
+
+    def answer(self, *pieces: str) -> ChatRequest:
+        return request("".join(pieces))
+
+    def hold(self) -> ChatRequest:
+        return request(HOLD)
+
+    async def deliver(self, request: ChatRequest) -> Received:
+        await self.provider.complete(request)
+        return received_by_api(self.logged("api")[-1])
+
+    def logged(self, what: str) -> list[Any]:
+        """What the fake noted under a name: `argv`, `received` or `api`."""
+        lines = self.log.read_text(encoding="utf-8").split("\n")[:-1] if self.log.exists() else []
+        return [entry[what] for entry in map(json.loads, lines) if what in entry]
+
+    def missing(self) -> LlmProvider:
+        return self.made("/nonexistent/copilot")
+
+    def translator(self) -> Translator:
+        return CopilotTranslator("copilot", "gpt-x", is_one_shot=self._is_one_shot)
+
+
 @asynccontextmanager
 async def real_copilot(world: World, binary: Path) -> AsyncIterator[Subject]:
     async with CompletionsApi() as api:
         yield RealCopilot(world, binary, api)
+
+
+@asynccontextmanager
+async def replayed_copilot(world: World) -> AsyncIterator[Subject]:
+    yield ReplayedCopilot(world)
+
+
+@asynccontextmanager
+async def replayed_one_shot_copilot(world: World) -> AsyncIterator[Subject]:
+    yield ReplayedCopilot(world, version=ONE_SHOT_VERSION)

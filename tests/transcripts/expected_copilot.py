@@ -1,34 +1,26 @@
-"""What each recorded transcript of copilot 1.0.102 means: a word for every ended leg of a turn in it, in order.
+"""What each recorded transcript of copilot 1.0.102 means: a word for every turn in it, in order.
 
-Worked out from the raw events by somebody who had not seen a translator.
+Worked out from the raw events by somebody who had not seen a translator; where our translator decides otherwise than
+the CLI, a comment says so.
 
 A *turn* is, headless, what the session tells from an accepted `session.send` or `session.sendMessages` (one with a
 result, not a JSON-RPC error) up to the next `session.idle` of the same sessionId; turns stand in the order of their
 requests. `session.getMessages` repeats old events inside its result: those are no turn. One-shot, the whole file is
-one turn, ended by its line `{"type":"result"}`; what follows `assistant.idle` before it still belongs to it. A file
-without that line has no end, and no line here: see UNENDED. ACP and text mode have none either.
+one turn. What has no line here has no event of either transport: ACP and text mode.
 
-A *leg* is what a caller of ours sees of a turn: it ends at `session.idle`, or (`tool_calls`) at
-`external_tool.requested`, where the CLI waits for a tool of ours; the next leg then begins with the caller's
-result. A tool that the CLI runs itself ends nothing. So most turns are one leg, and one with a client tool is
-`tool_calls end_turn`.
-
-A word is the stop reason, or `error:KIND`. Judgements that could be otherwise:
+A word is the stop reason, `error:KIND`, or `cut` where the recording ends before the turn does. Judgements that could
+be otherwise:
 - err-json-e503: `overloaded`, for its code is `overloaded` and its text "503 Overloaded."; a bare 503 would be
   `vendor_error`.
 - err-json-errmid: `vendor_error`: no status, failureKind `api`, type `server_error`. err-json-drop and -eof:
   failureKind `transport`.
-- empty-json: the model answered with no text; the CLI calls it `session.error` and exits 1. Taken at its word, a
-  `vendor_error`. (claude's `06_empty` is an `end_turn`.)
 - filter-json: only the scenario's name tells of a content filter; nothing on the one-shot stdout does: `end_turn`.
-- length-json: the CLI had the model go on, and the whole ended well: `end_turn`, with the text of both pieces. That the
-  reason was `length` is again told by the scenario's name alone.
-- sig-json-sigterm-tool: exitCode 0, yet `assistant.idle{aborted:true}`: `cancelled`.
 """
 
 EXPECTED = {
     "emoji-json": "end_turn",
-    "empty-json": "error:vendor_error",
+    # The CLI calls an answer without text an error and exits with 1: an empty answer is an answer.
+    "empty-json": "end_turn",
     "err-json-ctx": "error:context_overflow",
     "err-json-drop": "error:network",
     "err-json-e400": "error:invalid_request",
@@ -42,23 +34,33 @@ EXPECTED = {
     "f-all": "end_turn",
     "f-available-none": "end_turn",
     "filter-json": "end_turn",
+    # A turn of ours ends where the CLI goes to run a tool; its second call of the model is none of ours.
     "headless-basic": (
-        "end_turn end_turn cancelled end_turn end_turn tool_calls end_turn tool_calls end_turn "
+        "end_turn end_turn cancelled end_turn end_turn tool_calls tool_calls "
         "end_turn end_turn end_turn end_turn end_turn"
     ),
     "headless-byok-env": "error:not_authenticated",
     "headless-noauth-send2": "error:not_authenticated end_turn end_turn end_turn",
     "headless-offline-provider": "end_turn",
+    "headless-stop-eof": "cut",
+    "headless-stop-term": "cut",
     "instr-off": "end_turn",
     "json-plain": "end_turn",
-    "length-json": "end_turn",
+    # The CLI has the model go on, and calls the whole `end_turn`: our turn ends at its first call.
+    "length-json": "length",
     "no-offline-env": "end_turn",
     "no-offline-env-default": "end_turn",
     "reason-json": "end_turn",
     "reason2-json": "end_turn",
     "session-id-1": "end_turn",
     "session-id-2": "end_turn",
-    "sig-json-sigterm-tool": "cancelled",
+    # Stopped from outside: `assistant.idle{aborted:true}`, sometimes even with exit code 0. Before `start` an error.
+    "sig-json-sighup": "cancelled",
+    "sig-json-sigkill-tool": "cut",
+    "sig-json-sigterm": "cancelled",
+    "sig-json-sigterm-hang": "error:cancelled",
+    "sig-json-sigterm-retry": "error:cancelled",
+    "sig-json-sigterm-tool": "error:cancelled",
     "stdin-only-json": "end_turn",
     "stdin-plus-p": "end_turn",
     "stream-on-json": "end_turn",
@@ -70,23 +72,23 @@ EXPECTED = {
     "wire-responses": "end_turn",
 }
 
-# The exact text of each leg, in the order of its words; of one that failed or was cancelled what had been said till
-# then (of one with several attempts, of the first).
+# The exact text of each turn, in the order of its words; of one that failed or was cut what had been said till then.
+# One-shot the text comes with the whole message alone, so there what broke off has none.
 TEXTS = {
     "emoji-json": [
         'h\u00e9llo \U0001f389\U0001f468\u200d\U0001f469\u200d\U0001f467 \u6f22\u5b57 \u2028 end "q" \\ \n\ttab'
     ],
     "empty-json": [""],
     "err-json-ctx": [""],
-    "err-json-drop": ["w0 w1 w2 "],
+    "err-json-drop": [""],
     "err-json-e400": [""],
     "err-json-e401": [""],
     "err-json-e429": [""],
     "err-json-e429n": [""],
     "err-json-e500": [""],
     "err-json-e503": [""],
-    "err-json-eof": ["w0 w1 w2 "],
-    "err-json-errmid": ["w0 w1 w2 "],
+    "err-json-eof": [""],
+    "err-json-errmid": [""],
     "f-all": ["w0 w1 w2 "],
     "f-available-none": ["w0 w1 w2 "],
     "filter-json": ["w0 w1 w2 w3 w4 "],
@@ -96,10 +98,8 @@ TEXTS = {
         "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 ",
         "w0 ",
         "w0 ",  # of the model fake-two
-        "",  # asks for lookup{"q": "abc"}, call_84
-        "tool done: HOST RESULT",
-        "",  # the same, call_86, with a permission.requested before it
-        "tool done: HOST RESULT",
+        "",  # asks for lookup{"q": "abc"}
+        "",  # the same, with a permission.requested before it
         "w0 ",
         "w0 ",
         "w0 ",
@@ -109,15 +109,22 @@ TEXTS = {
     "headless-byok-env": [""],
     "headless-noauth-send2": ["", "w0 w1 w2 w3 w4 ", "w0 ", "w0 "],
     "headless-offline-provider": ["w0 w1 "],
+    "headless-stop-eof": ["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 "],
+    "headless-stop-term": ["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 "],
     "instr-off": ["w0 "],
     "json-plain": ["w0 w1 w2 w3 w4 "],
-    "length-json": ["w0 w1 w2 w3 w4 w0 w1 w2 w3 w4 "],
+    "length-json": ["w0 w1 w2 w3 w4 "],
     "no-offline-env": ["w0 "],
     "no-offline-env-default": ["w0 "],
     "reason-json": ["answer0 answer1 answer2 "],
     "reason2-json": ["answer0 answer1 answer2 "],
     "session-id-1": ["w0 "],
     "session-id-2": ["w0 "],
+    "sig-json-sighup": [""],
+    "sig-json-sigkill-tool": [""],
+    "sig-json-sigterm": [""],
+    "sig-json-sigterm-hang": [""],
+    "sig-json-sigterm-retry": [""],
     "sig-json-sigterm-tool": [""],
     "stdin-only-json": ["w0 w1 w2 "],
     "stdin-plus-p": ["w0 w1 "],
@@ -133,16 +140,16 @@ TEXTS = {
     "wire-responses": ["w0 w1 "],
 }
 
-# (reasoning deltas joined, `reasoningText` of the message and `content` of assistant.reasoning): the latter is
-# stripped.
+# The reasoning of each turn that has some, by its place. `assistant.reasoning.content` and the message's
+# `reasoningText` are the same without the white space at the end.
 REASONING = {
-    "headless-basic": {1: ("think0 think1 ", "think0 think1")},
-    "reason-json": {0: ("think0 think1 think2 ", "think0 think1 think2")},
-    "reason2-json": {0: ("think0 think1 think2 ", "think0 think1 think2")},
+    "headless-basic": {1: "think0 think1 "},
+    "reason-json": {0: "think0 think1 think2 "},
+    "reason2-json": {0: "think0 think1 think2 "},
 }
 
-# (input, output, cached input, reasoning) tokens of each leg, from `assistant.usage`; None where there is none.
-# One-shot never tells them. The input counts the cached tokens already (prompt_tokens 123, of them cached_tokens
+# (input, output, cached input, reasoning) tokens of each turn, from its first `assistant.usage`; None where there is
+# none. One-shot never tells them. The input counts the cached tokens already (prompt_tokens 123, of them cached_tokens
 # 100).
 _CALL = (123, 45, 100, 7)
 USAGE: dict[str, list[tuple[int, int, int, int | None] | None]] = {
@@ -150,73 +157,32 @@ USAGE: dict[str, list[tuple[int, int, int, int | None] | None]] = {
         _CALL,
         _CALL,
         None,  # aborted: the call reported nothing
-        *[_CALL] * 10,  # a turn with a tool is two calls, one in each leg
+        *[_CALL] * 8,
         (123, 45, 0, None),  # streaming: false: reasoningTokens is missing, cacheDetailsReported is false
     ],
     "headless-byok-env": [None],
     "headless-noauth-send2": [None, _CALL, _CALL, _CALL],
     "headless-offline-provider": [_CALL],
+    "headless-stop-eof": [None],
+    "headless-stop-term": [None],
 }
 
-# The tool calls of the legs that end with `tool_calls`: index of the leg, id, name, arguments as they were
-# streamed.
-TOOL_CALLS = {
-    "headless-basic": {5: [("call_84", "lookup", '{"q": "abc"}')], 7: [("call_86", "lookup", '{"q": "abc"}')]},
+# Where the CLI tried again before the answer began: its failed calls, each a `retrying` chunk, and their kind. The last
+# one of a turn that failed is followed by no other, which is not known when it is told.
+RETRIES = {
+    "err-json-e401": (3, "auth_expired"),
+    "err-json-e429": (6, "rate_limited"),
+    "err-json-e429n": (6, "rate_limited"),
+    "err-json-e500": (6, "vendor_error"),
+    "err-json-e503": (6, "overloaded"),
+    "sig-json-sigterm-retry": (1, "rate_limited"),
 }
-
-# Begun, never ended: what the CLI had said till its end. `aborted` where `assistant.idle{aborted:true}` was the
-# last word (the process then exits 0 without a result); of the others nothing came any more.
-UNENDED = {
-    "headless-stop-eof": ("cut", "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 "),
-    "headless-stop-term": ("cut", "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 "),
-    "sig-json-sighup": ("aborted", "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 "),
-    "sig-json-sigkill-tool": ("cut", ""),
-    "sig-json-sigterm": ("aborted", "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 "),
-    "sig-json-sigterm-hang": ("aborted", ""),
-    "sig-json-sigterm-retry": ("aborted", ""),
-}
-
-# Text mode and ACP: no event of either transport.
-OTHER = {
-    "acp-basic",
-    "acp-mcp",
-    "acp-mcp2",
-    "acp-mcp3",
-    "acp-nologin",
-    "acp-stop-eof",
-    "acp-stop-term",
-    "emoji-text",
-    "reason-text",
-    "stream-off-text",
-    "text-silent",
-}
-
-# Where the CLI tried again: how often, `reason` of each assistant.turn_retry, and the kind that a driver which ends
-# the turn at the first model.call_failure should give. It is the kind of EXPECTED wherever the turn has an end.
-CUT_AT_A_RETRY = {
-    "err-json-drop": (5, "streaming_error", "network"),
-    "err-json-e401": (2, "transient_auth_error", "auth_expired"),
-    "err-json-e429": (5, "rate_limit", "rate_limited"),
-    "err-json-e429n": (5, "rate_limit", "rate_limited"),
-    "err-json-e500": (5, "api_error", "vendor_error"),
-    "err-json-e503": (5, "api_error", "overloaded"),
-    "err-json-eof": (5, "streaming_error", "network"),
-    "err-json-errmid": (5, "api_error", "vendor_error"),
-    "sig-json-sigterm-retry": (1, "rate_limit", "rate_limited"),
-}
-
-# A driver that does not let the CLI go on after its limit: the word and the text then.
-CUT_AT_LENGTH = {"length-json": ("length", "w0 w1 w2 w3 w4 ")}
 
 # (requested, max) tokens, from the message.
 CONTEXT = {"err-json-ctx": (9000, 8192)}
 
-# Turns in which the CLI ran tools of its own, between two model calls: an `assistant.message` with toolRequests and
-# no text, then the answer. No tool of ours, so nothing for a caller to answer.
-BUILT_IN_TOOLS = {"tool-bash-allowed-json", "tool-bash-denied-json", "tool-unknown-json", "tool-view-json"}
-
-# Every attempt at one answer, (messageId, text), in order: none was ever completed by an `assistant.message`, and
-# the turn failed. Only one of them may be shown, or none.
+# Every attempt at one answer, (messageId, text), in order: none was ever completed by an `assistant.message`, and the
+# turn failed. Ours ends at the failure of the first, so no text may come twice.
 ATTEMPTS: dict[str, list[tuple[str, str]]] = {
     "err-json-drop": [
         ("87f6fc18-739e-47ef-a618-750a9eb4caf2", "w0 w1 w2 "),
@@ -241,15 +207,5 @@ ATTEMPTS: dict[str, list[tuple[str, str]]] = {
         ("2a6b3248-2557-4cb3-b623-07115cc7a2b2", "w0 w1 w2 "),
         ("a6fcb221-7ae4-4f51-911c-c67e0b5e8f85", "w0 w1 w2 "),
         ("950165ec-1a98-4a33-a9d9-437ea924793a", "w0 w1 w2 "),
-    ],
-}
-
-# The pieces of one answer over several model calls, (messageId, text), after a finish reason (`length`, by the
-# scenario's name) that the one-shot form does not print. The first piece never gets its `assistant.message`; both
-# belong to the answer.
-CONTINUED: dict[str, list[tuple[str, str]]] = {
-    "length-json": [
-        ("edc68779-6af2-4269-b17c-1454c4fb3acc", "w0 w1 w2 w3 w4 "),
-        ("80633133-3701-401a-a20a-ba360e7daed2", "w0 w1 w2 w3 w4 "),
     ],
 }

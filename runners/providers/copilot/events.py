@@ -33,7 +33,7 @@ LOGIN_HINT = "copilot login"
 _STOP_REASONS = {"stop": "end_turn", "length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
 # What the CLI calls again by itself; a 401 after it has looked for a newer login.
 _CLI_RETRIES = ("rate_limited", "overloaded", "vendor_error", "network", "auth_expired")
-_NO_LOGIN = (
+NO_LOGIN = (
     *("No GitHub OAuth token", "No authentication information", "Not authenticated"),
     "not created with authentication info",
 )
@@ -65,6 +65,7 @@ class CopilotTranslator(Translator):
         self._reasoning = SurrogateJoiner()
         self._reasoning_told = False
         self._has_message = False
+        self._failures = 0
         self._is_interrupted = False
         self._usage: Event | None = None
         self._handlers: dict[str, Callable[[Event], Iterator[ChatChunk]]] = {
@@ -76,12 +77,13 @@ class CopilotTranslator(Translator):
             "assistant.message": self._message,
             "assistant.turn_end": self._call_end,
             "agent.interrupted": self._interrupted,
+            "user.message": self._user_message,
             "model.call_failure": self._call_failure,
             "session.error": self._session_error,
             "session.truncation": self._overflow,
             "session.compaction_start": self._overflow,
             "assistant.idle": self._idle,
-            "session.idle": self._idle,
+            "session.idle": self._session_idle,
             "result": self._result,
         }
 
@@ -121,6 +123,7 @@ class CopilotTranslator(Translator):
     def _message(self, data: Event) -> Iterator[ChatChunk]:
         """The whole message. Its text of an answer without any is the CLI's own and does not come so far."""
         if self._is_one_shot and data.get("toolRequests"):
+            self._told.clear()
             return  # the CLI runs a tool of its own and asks the model again
         yield from self._start(data["messageId"])
         shown, whole = "" if self._is_one_shot else "".join(self._told), data["content"]
@@ -139,7 +142,7 @@ class CopilotTranslator(Translator):
     def _usage_told(self, data: Event) -> Iterator[ChatChunk]:
         """Comes behind the last delta of its call. After anything but `stop` the CLI would call the model again."""
         self._usage = data
-        if data.get("finishReason", "stop") != "stop":
+        if (data.get("finishReason") or "stop") != "stop":
             yield from self._start(str(data.get("apiCallId", "")))
             yield from (Text(piece) for piece in [self._text.flush()] if piece)
             if data["finishReason"] == "tool_calls":
@@ -147,7 +150,7 @@ class CopilotTranslator(Translator):
             yield from self._end(data)
 
     def _end(self, usage: Event | None, raw: str | None = None) -> Iterator[ChatChunk]:
-        raw = raw or (usage or {}).get("finishReason", "stop")
+        raw = raw or (usage or {}).get("finishReason") or "stop"
         self.ended, self.is_clean = True, raw == "stop"
         yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
         if usage is not None:
@@ -159,6 +162,11 @@ class CopilotTranslator(Translator):
         if self._is_one_shot and self._told and not self._has_message and not self._is_interrupted:
             yield Warn("copilot may have lost pieces of an answer that was cut at its length")
             yield from (Text(piece) for piece in [self._text.feed("".join(self._told)) + self._text.flush()] if piece)
+            yield from self._end(None, raw="length")
+
+    def _user_message(self, data: Event) -> Iterator[ChatChunk]:
+        """One of the CLI's own, behind an answer: it asks the model to go on. So 1.0.70 tells of a cut at the length."""
+        if self._is_one_shot and self._has_message and data.get("source"):
             yield from self._end(None, raw="length")
 
     def _interrupted(self, _data: Event) -> Iterator[ChatChunk]:
@@ -173,6 +181,18 @@ class CopilotTranslator(Translator):
             yield Done("cancelled", "aborted")
         elif not self._is_one_shot and self._has_message:
             yield from self._end(self._usage)
+
+    def _session_idle(self, data: Event) -> Iterator[ChatChunk]:
+        """The CLI has no more to tell of the turn."""
+        yield from self._idle(data)
+        if self.ended:
+            return
+        if self._usage is None:
+            raise ProtocolError("copilot ended its turn without an answer")
+        # The whole message did not come; the deltas before the usage are all of it.
+        yield from self._start(str(self._usage.get("apiCallId", "")))
+        yield from (Text(piece) for piece in [self._text.flush()] if piece)
+        yield from self._end(self._usage)
 
     def _result(self, result: Event) -> Iterator[ChatChunk]:
         """The last line of the one-shot mode, which tells no usage."""
@@ -189,8 +209,8 @@ class CopilotTranslator(Translator):
             raise error
         self.retried_error = error
         # It says neither how often it will try nor when: 0.5 to 60 s, and five times at most.
-        attempt = int(data.get("retryAttempt", 0)) + 1
-        yield Retrying(attempt=attempt, max_attempts=None, delay_s=None, error=error.kind)
+        self._failures += 1
+        yield Retrying(attempt=self._failures, max_attempts=None, delay_s=None, error=error.kind)
 
     def _overflow(self, data: Event) -> Iterator[ChatChunk]:
         """The CLI is about to shorten the conversation: for the model it would be another one."""
@@ -211,7 +231,7 @@ def _failure(status: int | None, said: str, details: Event) -> RunnerError:  # n
     """The vendor's table of errors, from `model.call_failure`, or from `session.error` where there was no call."""
     text, code = _message(said), f"{details.get('errorCode')} {details.get('errorType')}"
     message = text or f"copilot's request failed: HTTP {status} ({code})"
-    if any(words in said for words in _NO_LOGIN):
+    if any(words in said for words in NO_LOGIN):
         return not_logged_in()
     if any(words in said or words in code for words in _CONTEXT_WORDS) or status == 413:
         tokens = _TOKENS.search(text)
@@ -231,7 +251,7 @@ def _failure(status: int | None, said: str, details: Event) -> RunnerError:  # n
         return OverloadedError(message)
     if status is not None and status < 500:
         return InvalidRequestError(message)
-    if status is None and details.get("failureKind") != "api" and "server_error" not in code:
+    if status is None and details.get("failureKind") == "transport":
         return NetworkError(message)
     return VendorError(message)
 
@@ -240,7 +260,7 @@ def _message(said: str) -> str:
     """The sentence in an error: the CLI hands on its vendor's JSON object, or a JSON string, as text."""
     try:
         value = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return said
     if isinstance(value, dict):
         inner = value.get("error")

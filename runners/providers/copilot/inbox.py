@@ -28,8 +28,10 @@ class Inbox:
         """Takes the next event."""
         if event.get("type") == "session.idle":
             self.is_idle.set()
-        if self._error is not None or event.get("type") == "assistant.streaming_delta":
-            return  # the latter stands before each delta, and says nothing but how long the answer is by now
+        if self._error is not None:
+            return
+        if self._events and event.get("type") == "assistant.streaming_delta":
+            return  # stands before each delta, and is no more than a sign of life
         last = self._events[-1] if self._events else None
         if last is None or not _joined(last, event):
             self._events.append(event)

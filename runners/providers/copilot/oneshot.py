@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from runners.errors import ProcessExitedError
 from runners.event_session import TranscriptSession
 from runners.messages import ChatMessage
 from runners.process_session import JsonLines
 from runners.prompt import as_one_text
 from runners.provider import LlmProvider, ProcessRef, Sampling, SessionOptions
-from runners.providers.copilot.events import CopilotTranslator
+from runners.providers.copilot.events import NO_LOGIN, CopilotTranslator, not_logged_in
 from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
 from runners.wire.process import CliProcess
@@ -38,7 +39,9 @@ class OneShotSession(TranscriptSession):
         self._system = ""
         self._cli: CliProcess | None = None
         self._lines: JsonLines
+        self._starting = asyncio.Lock()
         self._closing: list[asyncio.Task[None]] = []
+        self._leaving: asyncio.Task[None] | None = None
 
     async def prepare(self, options: SessionOptions) -> None:
         self._system = options.system
@@ -48,17 +51,23 @@ class OneShotSession(TranscriptSession):
         return CopilotTranslator(self.provider.name, self.model, is_one_shot=True)
 
     async def say(self, messages: list[ChatMessage], _sampling: Sampling, deadlines: TurnDeadlines) -> None:
-        temporary = self.provider.temporary()
-        # Each run leaves the conversation there, and would start the MCP servers of a home of the user's.
-        env = {**self._env, "COPILOT_HOME": temporary.name}
-        self._cli = await CliProcess.spawn(self._argv, env=env, cwd=self._cwd, temporary=temporary)
-        self.process = ProcessRef(self._cli.pid, self._cli.start_time)
-        self._lines = JsonLines(self.provider.name, self._cli)
-        await deadlines.wait(self._cli.write(as_one_text(self._system, messages).encode(errors="replace")))
-        self._cli.close_stdin()
+        async with self._starting:
+            temporary = self.provider.temporary()
+            # Each run leaves the conversation there, and would start the MCP servers of a home of the user's.
+            env = {**self._env, "COPILOT_HOME": temporary.name}
+            cli = self._cli = await CliProcess.spawn(self._argv, env=env, cwd=self._cwd, temporary=temporary)
+            self.process = ProcessRef(cli.pid, cli.start_time)
+            self._lines = JsonLines(self.provider.name, cli)
+        await deadlines.wait(cli.write(as_one_text(self._system, messages).encode(errors="replace")))
+        cli.close_stdin()
 
     async def event(self) -> Event:
-        return await self._lines.next()
+        try:
+            return await self._lines.next()
+        except ProcessExitedError as error:
+            if any(words in (error.stderr_tail or "") for words in NO_LOGIN):
+                raise not_logged_in() from error
+            raise
 
     def settle(self, *, is_clean: bool) -> None:  # noqa: ARG002 the process goes in any case
         self.state = "idle"
@@ -72,9 +81,15 @@ class OneShotSession(TranscriptSession):
         """This mode knows no other end than that of the process, which is what closing the stream does."""
 
     async def aclose(self) -> None:
-        if self.state == "busy":
-            self.settle(is_clean=False)
-        self.state = "dead"
-        closing = asyncio.gather(*self._closing)
-        closing.add_done_callback(lambda _: self.provider.sessions.discard(self))
-        await asyncio.shield(closing)
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(), name="copilot-leave")
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self) -> None:
+        # A process that is only just coming would be nobody's.
+        async with self._starting:
+            if self.state == "busy":
+                self.settle(is_clean=False)
+            self.state = "dead"
+        await asyncio.gather(*self._closing)
+        self.provider.sessions.discard(self)

@@ -57,7 +57,7 @@ class CliTurn:
         # Its configuration directory too, so that no MCP server and no hook of the user's is started.
         self._directory = Path(tempfile.mkdtemp(dir=directory))
         self._beginning: asyncio.Task[None] | None = None
-        self._is_resumed = False
+        self._is_resumed = self._is_sent = self._is_over = False
         self._new: ChatMessage | None = None
         server.turns[self.id] = self
 
@@ -77,9 +77,12 @@ class CliTurn:
         place = {"sessionId": self.id, "configDir": str(self._directory), "workingDirectory": str(self._server.cwd)}
         await self._server.call("session.resume", _NO_AGENT | settings | place | {"disableResume": True})
         self._is_resumed = True
+        if self._is_over:
+            return  # nobody waits for the answer any more, and the call of the model would be paid for
         # Without a message the CLI goes on by itself, as it should behind the result of a tool.
         new = [] if self._new is None else [{"prompt": self._new.text, **attachments(self._new)}]
         await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": new} | last)
+        self._is_sent = True
 
     def hook(self, kind: str) -> dict[str, Any]:
         """Answers what the CLI asks its host. The user's text stays as it is: the CLI would trim and date it."""
@@ -94,6 +97,7 @@ class CliTurn:
 
     async def end(self, *, abort: bool) -> None:
         """Takes the session out of the CLI once it is at rest: else it would go on calling the model."""
+        self._is_over = True
         if await self._has_begun() and not self.inbox.is_idle.is_set():
             if abort:
                 await self.abort()
@@ -106,7 +110,7 @@ class CliTurn:
         if self._beginning is None:
             return False
         await asyncio.wait([self._beginning])
-        return self._beginning.exception() is None
+        return self._beginning.exception() is None and self._is_sent
 
     def remove(self) -> None:
         """Removes its directory."""
