@@ -165,7 +165,7 @@ class CopilotTranslator(Translator):
             yield from self._end(None, raw="length")
 
     def _user_message(self, data: Event) -> Iterator[ChatChunk]:
-        """One of the CLI's own, behind an answer: it asks the model to go on. So 1.0.70 tells of a cut at the length."""
+        """One of the CLI's own, behind an answer: the model is to go on. Before 1.0.102 the sign of a cut."""
         if self._is_one_shot and self._has_message and data.get("source"):
             yield from self._end(None, raw="length")
 
