@@ -31,6 +31,8 @@ class Registry:
     def resolve(self, reference: str | None) -> tuple[LlmProvider, str]:
         """The runner and the vendor's model name for an alias, `runner:model`, `runner`, a bare model, or nothing.
 
+        The name is empty where none was given: which model that is, the runner may have to look up.
+
         For nothing it is the configured default, else the first of `eligible`.
 
         Split at the first colon only: a model's own name may have more. A model behind a runner's name goes to the
@@ -43,9 +45,9 @@ class Registry:
         reference = self._aliases.get(reference, reference)
         name, _, model = reference.partition(":")
         if name in self.runners:
-            return self.runners[name], model or self.runners[name].default_model
+            return self.runners[name], model
         for runner in self.eligible:
-            if reference in (info.model for info in runner.available_models()):
+            if runner.offers(reference):
                 return runner, reference
         raise ModelNotFoundError(f"nobody serves the model {reference!r}", hint=self._nearest(reference))
 

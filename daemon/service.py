@@ -50,7 +50,13 @@ class Service:
             for runner in self._registry.eligible:
                 health = await self._supervisor.first_look(runner)
                 if health is None or health.ok:
-                    return runner, runner.default_model
+                    return runner, ""
+            # What nobody could do, a user may have mended since.
+            await self._supervisor.look_again()
+            for runner in self._registry.eligible:
+                known = self._supervisor.known(runner.name)
+                if known is not None and known.ok:
+                    return runner, ""
         try:
             return self._registry.resolve(reference)
         except ModelNotFoundError:
@@ -60,7 +66,7 @@ class Service:
 
     async def _observed(self, runner: LlmProvider, model: str, stream: ChatStream) -> AsyncGenerator[ChatChunk, None]:
         began_s = time.monotonic()
-        log = _log.bind(runner=runner.name, model=model)
+        log = _log.bind(runner=runner.name, model=model or runner.default_model)
         outcome = "cancelled"
         self._running[runner.name] += 1
         try:

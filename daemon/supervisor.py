@@ -107,13 +107,14 @@ class Supervisor:
 
     def _probe(self, runner: LlmProvider) -> "asyncio.Task[None]":
         if runner.name not in self._probes:
-            task = asyncio.create_task(self._run_probe(runner), name=f"probe-{runner.name}")
+            task = asyncio.create_task(
+                self._run_probe(runner, self._evidence.get(runner.name)), name=f"probe-{runner.name}"
+            )
             self._probes[runner.name] = task
             task.add_done_callback(lambda _: self._probes.pop(runner.name, None))
         return self._probes[runner.name]
 
-    async def _run_probe(self, runner: LlmProvider) -> None:
-        before = self._evidence.get(runner.name)
+    async def _run_probe(self, runner: LlmProvider, before: Evidence | None) -> None:
         try:
             health = await runner.health_check()
         except Exception as error:  # noqa: BLE001 a provider's bug must not look like a probe that takes its time

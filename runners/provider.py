@@ -159,6 +159,10 @@ class LlmProvider(ABC):
     def available_models(self) -> list[ModelInfo]:
         """The models to offer; others may work too when a request names them."""
 
+    def offers(self, model: str) -> bool:
+        """Whether a bare name means one of these models."""
+        return any(info.model == model for info in self.available_models())
+
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this runner can do."""

@@ -32,20 +32,20 @@ def registry(tmp_path: Path, text: str = CONFIG) -> Registry:
         ("claude:not-listed", "claude", "not-listed"),
         ("claude:llama3.2:3b", "claude", "llama3.2:3b"),
         ("second:a:b:c", "second", "a:b:c"),
-        ("claude", "claude", "sonnet"),
-        ("second", "second", "mine"),
-        ("claude:", "claude", "sonnet"),
+        ("claude", "claude", ""),
+        ("second", "second", ""),
+        ("claude:", "claude", ""),
         ("fast", "claude", "haiku"),
-        ("parrot", "echo", "echo"),
+        ("parrot", "echo", ""),
         ("a:b", "second", "c:d"),
         ("sonnet", "claude", "sonnet"),
         ("opus", "claude", "opus"),
         ("only-here", "second", "only-here"),
         ("llama3.2:3b", "claude", "llama3.2:3b"),
-        ("echo", "echo", "echo"),
+        ("echo", "echo", ""),
         ("echo:request", "echo", "request"),
-        ("other-echo", "other-echo", "request"),
-        (None, "claude", "sonnet"),
+        ("other-echo", "other-echo", ""),
+        (None, "claude", ""),
     ],
 )
 def test_a_name_means_one_runner_and_one_model(tmp_path: Path, reference: str | None, runner: str, model: str) -> None:
@@ -96,7 +96,7 @@ def test_where_nothing_is_near_every_name_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("default", "runner", "model"),
-    [("second", "second", "mine"), ("second:opus", "second", "opus"), ("fast", "claude", "haiku")],
+    [("second", "second", ""), ("second:opus", "second", "opus"), ("fast", "claude", "haiku")],
 )
 def test_the_default_answers_when_no_model_is_named(tmp_path: Path, default: str, runner: str, model: str) -> None:
     found, name = registry(tmp_path, f"default: {default!r}\n" + CONFIG).resolve(None)

@@ -6,7 +6,7 @@ The facts are from the source of 0.33.0-rc2 and of older versions back to 0.5, n
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from runners.errors import (
     ContextOverflowError,
@@ -34,6 +34,8 @@ _NUMBERS = re.compile(r"\((\d+) tokens\).*?\((\d+) tokens\)", re.DOTALL)
 _OUR_FAULT = re.compile(r"^(option |invalid format)")
 _NANOSECONDS = 1e9
 
+T = TypeVar("T")
+
 
 class OllamaTranslator(Translator):
     """The lines of one answer.
@@ -53,29 +55,37 @@ class OllamaTranslator(Translator):
         if "error" in event:
             raise failure(200, event)
         message = event.get("message") or {}
+        said = {name: _typed(message.get(name), str) for name in ("thinking", "content")}
         if event.get("done_reason") == "interrupted" and not self._started:
             raise RequestCancelledError("interrupted before the answer began")
         if not self._started:
             self._started = True
-            yield Start(self._message_id, self._runner, event["model"])
-        yield from (Reasoning(piece) for piece in [message.get("thinking")] if piece)
-        yield from (Text(piece) for piece in [message.get("content")] if piece)
+            yield Start(self._message_id, self._runner, _typed(event["model"], str) or "")
+        yield from (Reasoning(piece) for piece in [said["thinking"]] if piece)
+        yield from (Text(piece) for piece in [said["content"]] if piece)
         if message.get("tool_calls"):
             yield Warn("the model called a tool, and was offered none")
         if event.get("done"):
-            raw = event.get("done_reason") or "stop"
-            self.ended = True
-            self.is_clean = raw != "interrupted"
-            if self.is_clean:
+            raw = _typed(event.get("done_reason"), str) or "stop"
+            if raw != "interrupted":
                 yield UsageReport(_usage(event))
             yield Done(_STOP_REASONS.get(raw, raw), raw)
+            self.ended = True
+            self.is_clean = raw != "interrupted"
+
+
+def _typed(value: Any, wanted: type[T]) -> T | None:
+    """A field's value, or None where there is none; TypeError, for ProtocolError, when it is of another type."""
+    if value is not None and not isinstance(value, wanted):
+        raise TypeError(f"{value!r:.40} is no {wanted.__name__}")
+    return value
 
 
 def _usage(event: Event) -> Usage:
     """Zeros are left out by the server, so a count that is missing beside others is one."""
-    counts = (event.get("prompt_eval_count"), event.get("eval_count"))
+    counts = (_typed(event.get("prompt_eval_count"), int), _typed(event.get("eval_count"), int))
     known = any(count is not None for count in counts)
-    total, load = event.get("total_duration"), event.get("load_duration")
+    total, load = _typed(event.get("total_duration"), int), _typed(event.get("load_duration"), int)
     return Usage(
         input_tokens=(counts[0] or 0) if known else None,
         output_tokens=(counts[1] or 0) if known else None,
@@ -92,7 +102,7 @@ def failure(status: int, body: Event, model: str = "") -> RunnerError:  # noqa: 
         numbers = _NUMBERS.search(message)
         requested, limit = (int(numbers[1]), int(numbers[2])) if numbers else (None, None)
         return ContextOverflowError(message, requested_tokens=requested, max_tokens=limit)
-    if status == 404:
+    if status == 404 and text:  # the server's own page for a path that it lacks has no such text
         return ModelNotFoundError(message, hint=f"ollama pull {model}" if model else None)
     if status == 401:
         return NotAuthenticatedError(message, hint="ollama signin")
@@ -117,6 +127,6 @@ def _message(error: Any) -> str:
         return ""
     try:
         inner = json.loads(error)
-    except ValueError:
+    except (ValueError, RecursionError):
         return error
     return _message(inner.get("error")) or error if isinstance(inner, dict) else error

@@ -8,6 +8,7 @@ import logging
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from runners.capabilities import Capabilities
 from runners.errors import ModelNotFoundError, RunnerError
@@ -62,6 +63,7 @@ class OllamaProvider(LlmProvider):
         super().__init__(name, settings, state_dir=state_dir)
         # Shared with the copies that `with_model` makes.
         self._known = _Known()
+        self._finds_default = settings.model is None
         host = settings.host or settings.env.get("OLLAMA_HOST") or os.environ.get("OLLAMA_HOST", "")
         self._servers = Servers(host, self._command, spawn_s=settings.timeouts.spawn_s)
 
@@ -72,6 +74,9 @@ class OllamaProvider(LlmProvider):
 
     def available_models(self) -> list[ModelInfo]:
         return [self._known.model(name) for name in self.settings.models] or self._known.able_to_chat
+
+    def offers(self, model: str) -> bool:
+        return super().offers(model) or super().offers(_full_name(model))
 
     def capabilities(self) -> Capabilities:
         model = self._known.model(self.default_model)
@@ -108,8 +113,13 @@ class OllamaProvider(LlmProvider):
             is_known = self._known.digests.get(name) == digest
             models[name] = self._known.models[name] if is_known else await self._shown(url, name)
         self._known.digests, self._known.models = digests, models
-        if not self.default_model and self._known.able_to_chat:
-            self.default_model = self._known.able_to_chat[0].model
+        if self._finds_default:
+            self.default_model = next((model.model for model in self._known.able_to_chat), "")
+
+    def with_model(self, model: str) -> Self:
+        other = super().with_model(model)
+        other._finds_default = False
+        return other
 
     async def _shown(self, url: str, name: str) -> ModelInfo | None:
         try:
@@ -141,7 +151,7 @@ class OllamaProvider(LlmProvider):
         await self._servers.aclose()
 
     async def _server(self) -> tuple[str, OllamaServe | None]:
-        return await self._servers.find(ours_is_used=any(session.process for session in self.sessions))
+        return await self._servers.find(ours_is_used=lambda: any(session.process for session in self.sessions))
 
     def _command(self) -> tuple[list[str], dict[str, str], Path]:
         passed = {name: os.environ[name] for name in _SERVER_VARIABLES if name in os.environ}

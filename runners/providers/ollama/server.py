@@ -1,14 +1,21 @@
 """Where the Ollama server is: the user's own where one answers, else `ollama serve` as a child of ours."""
 
 import asyncio
-import socket
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from runners.errors import ConfigError, NetworkError, ProcessExitedError, ProtocolError, RunnerError
+from runners.errors import (
+    ConfigError,
+    NetworkError,
+    ProcessExitedError,
+    ProtocolError,
+    RequestCancelledError,
+    RunnerError,
+)
 from runners.process_session import json_object
 from runners.provider import ProcessRef
 from runners.providers.ollama.events import failure
@@ -21,6 +28,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 asked at its loopback address
 _ANSWERS_WITHIN_S = 5.0
 _TRIES_EVERY_S = 0.05
+_LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+) ")
 
 
 Command = tuple[Sequence[str], Mapping[str, str], Path]
@@ -35,13 +43,26 @@ async def ask(url: str, method: str, path: str, body: Event | None = None, *, li
             http.request(method, url + path, data=body and dump_json(body)) as response,
         ):
             answer = json_object(await response.read())
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except (aiohttp.ClientError, TimeoutError, UnicodeError) as error:  # the last from a host that is no name
         raise NetworkError(f"no Ollama answers at {url}: {error or f'not within {limit_s:g} s'}") from error
     if answer is None:
         raise NetworkError(f"what answers at {url} is no Ollama")
     if response.status != 200:
         raise failure(response.status, answer)
     return answer
+
+
+async def version(url: str, *, limit_s: float = _ANSWERS_WITHIN_S) -> str:
+    """The version of the Ollama at `url`; NetworkError when none answers there, or something else does."""
+    try:
+        said = (await ask(url, "GET", "/api/version", limit_s=limit_s)).get("version")
+    except NetworkError:
+        raise
+    except RunnerError as error:
+        raise NetworkError(f"what answers at {url} is no Ollama: {error.message}") from error
+    if not isinstance(said, str):
+        raise NetworkError(f"what answers at {url} is no Ollama")
+    return said
 
 
 class Servers:
@@ -53,13 +74,20 @@ class Servers:
     def __init__(
         self, host: str, command: Callable[[], tuple[list[str], dict[str, str], Path]], *, spawn_s: float
     ) -> None:
-        self.ours: OllamaServe | None = None
         self._host = host
         self._command = command
         self._spawn_s = spawn_s
-        self._changing = asyncio.Lock()
+        self._starting: asyncio.Task[OllamaServe] | None = None
 
-    async def find(self, *, ours_is_used: bool) -> tuple[str, "OllamaServe | None"]:
+    @property
+    def ours(self) -> "OllamaServe | None":
+        """The server that we started, once it has answered."""
+        started = self._starting
+        if started is None or not started.done() or started.cancelled() or started.exception():
+            return None
+        return started.result()
+
+    async def find(self, *, ours_is_used: Callable[[], bool]) -> tuple[str, "OllamaServe | None"]:
         """The address of a server that answers, and the server itself when it is ours.
 
         The user's own comes first, also when it was started after ours, which then ends unless it is used. A server
@@ -67,24 +95,35 @@ class Servers:
         """
         url = parse_host(self._host)
         try:
-            await ask(url, "GET", "/api/version", limit_s=_ANSWERS_WITHIN_S)
+            await version(url)
         except NetworkError as error:
             if urlsplit(url).hostname not in _LOOPBACK:
                 error.hint = "start Ollama there, or change `host`"
                 raise
         else:
-            if not ours_is_used:
+            if self.ours is not None and not ours_is_used():
                 await self.aclose()
             return url, None
-        async with self._changing:
-            if self.ours is not None and not self.ours.is_running:
-                await self.ours.aclose()
-                self.ours = None
-            if self.ours is None:
-                self.ours = await self._spawned()
-            return self.ours.url, self.ours
+        serve = await self._own()
+        return serve.url, serve
 
-    async def _spawned(self) -> "OllamaServe":
+    async def _own(self) -> "OllamaServe":
+        started = self._starting
+        if started is None or (started.done() and (self.ours is None or not self.ours.is_running)):
+            started = self._starting = asyncio.create_task(self._spawned(self.ours), name="ollama-start")
+            # Everybody who waited may have given up: then its failure is nobody's, and no bug.
+            started.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            # Who waits may give up, as a probe does after 10 s: the start goes on, for whoever comes next.
+            return await asyncio.shield(started)
+        except asyncio.CancelledError:
+            if not started.cancelled():
+                raise
+            raise RequestCancelledError("ollama was closed while its server was starting") from None
+
+    async def _spawned(self, old: "OllamaServe | None") -> "OllamaServe":
+        if old is not None:
+            await old.aclose()
         argv, env, cwd = self._command()
         serve = await OllamaServe.spawn(argv, env=env, cwd=cwd)
         try:
@@ -97,17 +136,20 @@ class Servers:
 
     async def aclose(self) -> None:
         """Ends our server, when there is one. Never another's."""
-        async with self._changing:
-            if self.ours is not None:
-                await asyncio.shield(self.ours.aclose())
-                self.ours = None
+        started, self._starting = self._starting, None
+        if started is None:
+            return
+        started.cancel()
+        await asyncio.wait([started])
+        if not started.cancelled() and not started.exception():
+            await asyncio.shield(started.result().aclose())
 
 
 class OllamaServe:
-    """A server on a loopback port that was free. Models and chats keep it busy; it ends with its provider."""
+    """A server on a loopback port of the system's choice. It ends with its provider."""
 
-    def __init__(self, cli: CliProcess, url: str) -> None:
-        self.url = url
+    def __init__(self, cli: CliProcess) -> None:
+        self.url = ""
         self.process = ProcessRef(cli.pid, cli.start_time)
         self._cli = cli
         # It writes a line for each request; a pipe that nobody reads would stop it.
@@ -116,24 +158,25 @@ class OllamaServe:
     @classmethod
     async def spawn(cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> "OllamaServe":
         """Starts it; that it answers is another matter, and may take a minute."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        # Without NOPRUNE each start deletes the user's unfinished downloads.
-        env = {**env, "OLLAMA_HOST": f"127.0.0.1:{port}", "OLLAMA_NOPRUNE": "1"}
-        cli = await CliProcess.spawn(argv, env=env, cwd=cwd)
-        return cls(cli, f"http://127.0.0.1:{port}")
+        # Port 0: one that we chose could be another's by the time it listens. Without NOPRUNE each start deletes
+        # the user's unfinished downloads.
+        env = {**env, "OLLAMA_HOST": "127.0.0.1:0", "OLLAMA_NOPRUNE": "1"}
+        return cls(await CliProcess.spawn(argv, env=env, cwd=cwd))
 
     async def answers(self) -> None:
         """Waits until it answers: it listens long before, while it looks at the machine's GPUs."""
         while True:
+            if not self.url and (said := _LISTENING.search(self._cli.stderr_tail)):
+                self.url = f"http://127.0.0.1:{said[1]}"
             try:
-                await ask(self.url, "GET", "/api/version", limit_s=_ANSWERS_WITHIN_S)
+                if self.url:
+                    await version(self.url)
+                    return
             except NetworkError:
-                if not self.is_running:
-                    raise await self.exited() or ProtocolError("ollama serve ended") from None
-                await asyncio.sleep(_TRIES_EVERY_S)
-            else:
-                return
+                pass
+            if not self.is_running:
+                raise await self.exited() or ProtocolError("ollama serve ended")
+            await asyncio.sleep(_TRIES_EVERY_S)
 
     @property
     def is_running(self) -> bool:
@@ -151,6 +194,9 @@ class OllamaServe:
                 pass
         except RunnerError:
             self._cli.kill()  # a line over the cap: that is no `ollama`
+        await self._cli.wait()
+        # However it ended: the models that it ran would stay, with the memory that they hold.
+        await self._cli.aclose(ask=False)
 
     async def aclose(self) -> None:
         """Ends it and the models that it runs."""
@@ -161,13 +207,16 @@ class OllamaServe:
 def parse_host(host: str) -> str:
     """The base URL that a value of OLLAMA_HOST means: `host`, `host:port`, `:port` or a URL, in Ollama's own rules."""
     text = host.strip().strip("\"'")
+    if text == "ollama.com":
+        text = "https://ollama.com"
     scheme, found, rest = text.partition("://")
     if not found:
         scheme, rest = "http", text
+    rest, slash, path = rest.partition("/")
     if rest.count(":") > 1 and not rest.startswith("["):
         rest = f"[{rest}]"  # an IPv6 address alone
     try:
-        parts = urlsplit(f"{scheme}://{rest}")
+        parts = urlsplit(f"{scheme}://{rest}{slash}{path}")
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"host: {host!r} is no address of an Ollama server: {error}") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from runners.errors import NetworkError, ProtocolError, RunnerError
+from runners.errors import NetworkError, ProtocolError, RequestCancelledError, RunnerError
 from runners.event_session import TranscriptSession
 from runners.messages import ChatMessage, ImagePart, ResponseFormat
 from runners.process_session import json_object
@@ -33,6 +33,7 @@ class OllamaSession(TranscriptSession):
         self._serve = serve
         self._options = SessionOptions()
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+        self._asking: asyncio.Future[aiohttp.ClientResponse] | None = None
         self._response: aiohttp.ClientResponse | None = None
         self._framer = LineFramer()
         self._lines: deque[bytes] = deque()
@@ -47,12 +48,18 @@ class OllamaSession(TranscriptSession):
         return OllamaTranslator(self.provider.name, str(uuid.uuid4()))
 
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
-        self._framer, self._lines, self._is_interrupted = LineFramer(), deque(), False
+        self._framer, self._lines, self._is_interrupted, self._response = LineFramer(), deque(), False, None
         # The status comes with the first token: the whole time of loading the model and reading the prompt is here.
         asked = self._http.post(f"{self._url}/api/chat", data=dump_json(self._body(messages, sampling)))
+        self._asking = asyncio.ensure_future(asked)
         try:
-            self._response = response = await deadlines.wait(asked)
+            self._response = response = await deadlines.wait(self._asking)
             refused = None if response.status == 200 else await deadlines.wait(response.read())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._is_interrupted or (task is not None and task.cancelling()):
+                raise
+            raise RequestCancelledError("interrupted before the answer began") from None
         except aiohttp.ClientError as error:
             raise await self._broken(error) from error
         if refused is not None:
@@ -106,9 +113,11 @@ class OllamaSession(TranscriptSession):
 
     async def interrupt(self) -> None:
         """Closes the connection, at which the server stops."""
-        if self.state == "busy" and self._response is not None:
+        if self.state == "busy" and self._asking is not None:
             self._is_interrupted = True
-            self._response.close()
+            self._asking.cancel()
+            if self._response is not None:
+                self._response.close()
 
     def settle(self, *, is_clean: bool) -> None:  # noqa: ARG002 the connection goes in any case
         self.state = "idle" if self._serve is None or self._serve.is_running else "dead"
