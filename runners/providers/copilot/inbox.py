@@ -19,6 +19,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
+        self._seen: set[str] = set()
         self._error: RunnerError | None = None
         self._changed = asyncio.Event()
         self.is_idle = asyncio.Event()
@@ -28,8 +29,12 @@ class Inbox:
         """Takes the next event."""
         if event.get("type") == "session.idle":
             self.is_idle.set()
-        if self._error is not None:
+        # 1.0.102 tells some events of a fast answer twice, the second time behind its end.
+        event_id = event.get("id")
+        if self._error is not None or event_id in self._seen:
             return
+        if event_id is not None:
+            self._seen.add(event_id)
         if self._events and event.get("type") == "assistant.streaming_delta":
             return  # stands before each delta, and is no more than a sign of life
         last = self._events[-1] if self._events else None
