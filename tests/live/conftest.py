@@ -4,14 +4,16 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.live.claude_lab import Entries, Lab, claude_lab
+from tests.live.claude_lab import claude_lab
+from tests.live.copilot_lab import copilot_lab
+from tests.live.lab import Entries, Lab
 from tests.world import World
 
 
 @pytest.fixture(scope="module")
-def entries() -> Entries:
-    """The entries of runners.yaml; a module that needs others has a fixture of this name."""
-    return {"claude": {}}
+def entries() -> Entries | None:
+    """The entries of runners.yaml; None stands for one by the vendor's name. A module may have its own fixture."""
+    return None
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +25,28 @@ def module_world() -> Iterator[World]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def module_lab(module_world: World, claude: Path, entries: Entries) -> AsyncIterator[Lab]:
-    """A daemon that a module's tests share."""
-    async with claude_lab(module_world, claude, entries) as lab:
+async def module_lab(module_world: World, claude: Path, entries: Entries | None) -> AsyncIterator[Lab]:
+    """A daemon with claude that a module's tests share."""
+    async with claude_lab(module_world, claude, entries or {"claude": {}}) as lab:
         yield lab
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def lab(module_lab: Lab) -> AsyncIterator[Lab]:
-    """The module's daemon, with a connection of the test's own."""
+    """The module's daemon with claude, with a connection of the test's own."""
     async with module_lab.connected():
         yield module_lab
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_copilot_lab(module_world: World, copilot: Path, entries: Entries | None) -> AsyncIterator[Lab]:
+    """A daemon with copilot that a module's tests share."""
+    async with copilot_lab(module_world, copilot, entries or {"copilot": {}}) as lab:
+        yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab_of_copilot(module_copilot_lab: Lab) -> AsyncIterator[Lab]:
+    """The module's daemon with copilot, with a connection of the test's own."""
+    async with module_copilot_lab.connected():
+        yield module_copilot_lab

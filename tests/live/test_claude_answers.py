@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.live.claude_body import newest
-from tests.live.claude_lab import Json, Lab, joined
+from tests.live.lab import Json, Lab, joined
 from tests.live.messages_api import Reply, text
 from tests.world import END_S, user
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.live.claude_body import our_messages, said
-from tests.live.claude_lab import NO_LOGIN, PLAN, Entries, Json, Lab, joined
+from tests.live.claude_lab import NO_LOGIN, PLAN
+from tests.live.lab import Entries, Json, Lab, joined
 from tests.live.messages_api import AnyReply, Reply, error, text
 from tests.world import user
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.live.claude_body import our_messages, our_system, said
-from tests.live.claude_lab import Json, Lab, joined
+from tests.live.lab import Json, Lab, joined
 from tests.live.messages_api import text
 from tests.world import user
 

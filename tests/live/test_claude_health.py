@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.claude_lab import NO_LOGIN, PLAN, Entries, Json, Lab, claude_lab
+from tests.live.claude_lab import NO_LOGIN, PLAN, claude_lab
+from tests.live.lab import Entries, Json, Lab
 from tests.world import World
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]

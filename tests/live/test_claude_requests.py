@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.live.claude_body import our_messages, our_system, said
-from tests.live.claude_lab import KEY, Json, Lab, claude_lab
-from tests.live.messages_api import MessagesApi
+from tests.live.claude_lab import KEY, claude_lab
+from tests.live.lab import Json, Lab
+from tests.live.stand_in import StandIn
 from tests.world import World, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -195,7 +196,7 @@ def lay_traps(world: World) -> Path:
     return sprung
 
 
-async def by_hand(world: World, claude: Path, api: MessagesApi) -> None:
+async def by_hand(world: World, claude: Path, api: StandIn) -> None:
     """Runs claude as its user would, in a folder of a project."""
     project = world.root / "project"
     project.mkdir()

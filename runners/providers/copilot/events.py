@@ -204,7 +204,8 @@ class CopilotTranslator(Translator):
 
     def _call_failure(self, data: Event) -> Iterator[ChatChunk]:
         """A call failed. Before the answer the CLI may call again; a text that began would come a second time."""
-        error = _failure(data.get("statusCode"), data.get("errorMessage", ""), data)
+        # Without a word on what kind it was (so 1.0.70) nobody answered the call.
+        error = _failure(data.get("statusCode"), data.get("errorMessage", ""), {"failureKind": "transport"} | data)
         if self._started or error.kind not in _CLI_RETRIES:
             raise error
         self.retried_error = error

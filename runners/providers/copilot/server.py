@@ -18,7 +18,7 @@ from runners.wire.jsonrpc import METHOD_NOT_FOUND, RequestId, RpcError, RpcProce
 
 _log = logging.getLogger(__name__)
 
-_CLEAN_UP_S = 4.0
+_CLEAN_UP_S = 2.0
 _NO_SUCH_MODEL = re.compile(r"\bmodel\b.*\b(not found|not available|unknown)\b", re.IGNORECASE)
 
 

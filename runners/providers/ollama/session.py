@@ -54,6 +54,8 @@ class OllamaSession(TranscriptSession):
         self._asking = asyncio.ensure_future(asked)
         try:
             self._response = response = await deadlines.wait(self._asking)
+            if self._is_interrupted:  # between its arrival and here
+                response.close()
             refused = None if response.status == 200 else await deadlines.wait(response.read())
         except asyncio.CancelledError:
             task = asyncio.current_task()
