@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -141,6 +141,7 @@ class _Reader:
                 message = _unknown(str(location[-1]), _known_keys(model, location[:-1]))
             else:
                 message = "must be a mapping" if detail["type"] in ("model_type", "dict_type") else detail["msg"]
+                message = message.removeprefix("Value error, ")
             self._mistake((*path, *location), message)
 
     def _entries(self, entries: dict[str, Any]) -> Iterator[tuple[str, RunnerSettings]]:
@@ -191,9 +192,9 @@ _KEYS: dict[str, TypeAdapter[Any]] = {
 def _known_keys(model: type[BaseModel], inside: tuple[int | str, ...]) -> list[str]:
     for step in inside:
         annotation = model.model_fields[str(step)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        model = annotation
+        # A part that may be left out is `Part | None`.
+        branches = [branch for branch in (annotation, *get_args(annotation)) if isinstance(branch, type)]
+        model = next(branch for branch in branches if issubclass(branch, BaseModel))
     return list(model.model_fields)
 
 

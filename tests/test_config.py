@@ -105,6 +105,14 @@ MISTAKES = {
         ECHO + "    timeouts:\n      spwan_s: 1\n",
         "5: runners.echo.timeouts.spwan_s: unknown key; did you mean spawn_s?",
     ),
+    "a mistyped key of a part that may be left out": (
+        "runners:\n  x:\n    kind: copilot\n    model: m\n    provider:\n      base_url: http://x\n      api_key: y\n",
+        "7: runners.x.provider.api_key: unknown key; did you mean api_key_env?",
+    ),
+    "a provider without its model": (
+        "runners:\n  x:\n    kind: copilot\n    provider: {base_url: http://x}\n",
+        "2: runners.x: with a provider of your own, `model` must say which of its models is meant",
+    ),
     "a mistyped kind": (
         "runners:\n  x:\n    kind: ecco\n",
         "3: runners.x.kind: unknown kind 'ecco'; known are claude, copilot, echo, ollama",

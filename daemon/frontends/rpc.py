@@ -229,7 +229,7 @@ def _problem(params: dict[str, Any], detail: Any) -> dict[str, str]:
     location = detail["loc"]
     if detail["type"].startswith("union_tag"):
         location = (*location, "type")
-    return {"path": field_path(params, location), "message": detail["msg"]}
+    return {"path": field_path(params, location), "message": detail["msg"].removeprefix("Value error, ")}
 
 
 def field_path(value: Any, location: tuple[int | str, ...]) -> str:

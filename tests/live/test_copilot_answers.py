@@ -12,7 +12,7 @@ from tests.world import END_S, Wire, until, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
-CANCEL_S = 2.0
+CANCEL_S = 20.0
 DELTAS = 5_000
 ROUNDS = 25
 

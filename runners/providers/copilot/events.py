@@ -241,7 +241,8 @@ def _failure(status: int | None, said: str, details: Event) -> RunnerError:  # n
     if "insufficient_quota" in code or "insufficient_quota" in said or status == 402:
         return QuotaExhaustedError(message)
     if status == 401:
-        return AuthExpiredError(message, hint=LOGIN_HINT)
+        own_api = "the key that `provider.api_key_env` names is not accepted"
+        return AuthExpiredError(message, hint=own_api if details.get("isByok") else LOGIN_HINT)
     if status == 403:
         return PermissionDeniedError(message)
     if status == 404:
