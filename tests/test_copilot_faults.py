@@ -249,12 +249,11 @@ async def test_what_deltas_left_out_comes_with_the_whole_message(world: World) -
     assert isinstance(chunks[-1], Done)
 
 
-async def test_a_text_whose_middle_was_lost_is_an_error(world: World) -> None:
+async def test_a_text_whose_middle_was_lost_comes_with_the_whole_message(world: World) -> None:
     provider = headless(world, "delta_lost")
     async with neighbour(provider):
-        *_, last = await chunks_of(provider.complete_stream(request("hello world, hello all of you")))
-        assert isinstance(last, Failed)
-        assert isinstance(last.error, ProtocolError)
+        answer = "hello world, hello all of you"
+        assert shown(await chunks_of(provider.complete_stream(request(answer)))) == answer
 
 
 async def test_a_server_that_exits_behind_a_whole_answer_has_answered(world: World) -> None:
@@ -405,10 +404,10 @@ async def test_a_slow_reader_does_not_stop_another_conversation(world: World) ->
 
 async def test_deltas_that_nobody_reads_are_held_as_one_text() -> None:
     inbox = Inbox()
-    size, count = {"type": "assistant.streaming_delta", "data": {"totalResponseSizeBytes": 3}}, 10_000
-    for _ in range(count):
+    count = 10_000
+    for number in range(1, count + 1):
         # As the CLI tells them: what it has received so far, and the delta.
-        inbox.put(dict(size))
+        inbox.put({"type": "assistant.streaming_delta", "data": {"totalResponseSizeBytes": 5 * number}})
         inbox.put({"type": "assistant.message_delta", "data": {"messageId": "m", "deltaContent": "word "}})
     inbox.put({"type": "session.idle"})
     held = [await inbox.get()]

@@ -109,14 +109,15 @@ def adapted(turn: list[Event], text: str, replaced: dict[str, str]) -> Iterator[
         event = json.loads(json.dumps(recorded))
         replace(event, replaced | dict.fromkeys(wholes, text))
         kind, data = event["type"], event.get("data", {})
-        if kind == "assistant.streaming_delta" and (shown or not text):
+        if kind == "assistant.streaming_delta":
             continue
         if kind == "assistant.message_start" and not text:
             continue
         if kind == "assistant.message_delta":
-            for index, piece in enumerate([] if shown else pieces_of(text)):
-                if index:
-                    yield {"type": "assistant.streaming_delta", "data": {"totalResponseSizeBytes": 3 * index}}
+            size = 0
+            for piece in [] if shown else pieces_of(text):
+                size += len(piece.encode("utf-8", "surrogatepass"))
+                yield {"type": "assistant.streaming_delta", "data": {"totalResponseSizeBytes": size}}
                 yield event | {"data": data | {"deltaContent": piece}}
             shown = True
             continue

@@ -26,6 +26,7 @@ from runners.errors import (
     VendorError,
 )
 from runners.messages import Usage
+from runners.providers.copilot.inbox import size_of
 from runners.stream import ChatChunk, Done, Reasoning, Retrying, Start, SurrogateJoiner, Text, UsageReport, Warn
 from runners.translator import Event, Translator
 
@@ -63,7 +64,9 @@ class CopilotTranslator(Translator):
         self._told: list[str] = []  # the deltas, whether shown or not
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
-        self._reasoning_told = False
+        self._reasoned: list[str] = []
+        self._size = 0
+        self._is_torn = False
         self._has_message = False
         self._failures = 0
         self._is_interrupted = False
@@ -111,14 +114,27 @@ class CopilotTranslator(Translator):
 
     def _reasoning_delta(self, data: Event) -> Iterator[ChatChunk]:
         yield from self._start(data["reasoningId"])
-        self._reasoning_told = True
+        if not self._is_in_place(data):
+            return
+        self._reasoned.append(data["deltaContent"])
         yield from (Reasoning(piece) for piece in [self._reasoning.feed(data["deltaContent"])] if piece)
 
     def _message_delta(self, data: Event) -> Iterator[ChatChunk]:
         yield from self._start(data["messageId"])
+        if not self._is_in_place(data):
+            return
         self._told.append(data["deltaContent"])
         if not self._is_one_shot:
             yield from (Text(piece) for piece in [self._text.feed(data["deltaContent"])] if piece)
+
+    def _is_in_place(self, data: Event) -> bool:
+        """Whether a delta follows what was told. Fast ones may come out of order: then the whole message has the rest.
+
+        `size`, from the inbox, is how long the answer is with this delta, its reasoning included.
+        """
+        self._size += size_of(data["deltaContent"])
+        self._is_torn = self._is_torn or data.get("size", self._size) not in (None, self._size)
+        return not self._is_torn
 
     def _message(self, data: Event) -> Iterator[ChatChunk]:
         """The whole message. Its text of an answer without any is the CLI's own and does not come so far."""
@@ -129,8 +145,10 @@ class CopilotTranslator(Translator):
         shown, whole = "" if self._is_one_shot else "".join(self._told), data["content"]
         if not whole.startswith(shown):
             raise ProtocolError("copilot lost a part of its answer on the way")
-        if self._is_one_shot and not self._reasoning_told and data.get("reasoningText"):
-            yield Reasoning(data["reasoningText"])
+        reasoned, reasoning = "".join(self._reasoned), data.get("reasoningText") or ""
+        if (self._is_torn or (self._is_one_shot and not reasoned)) and reasoning.startswith(reasoned):
+            unsaid = self._reasoning.feed(reasoning[len(reasoned) :])
+            yield from (Reasoning(piece) for piece in [unsaid] if piece)
         rest = self._text.feed(whole[len(shown) :]) + self._text.flush()
         yield from (Text(piece) for piece in [rest] if piece)
         self._has_message = True
@@ -143,6 +161,8 @@ class CopilotTranslator(Translator):
         """Comes behind the last delta of its call. After anything but `stop` the CLI would call the model again."""
         self._usage = data
         if (data.get("finishReason") or "stop") != "stop":
+            if self._is_torn:
+                raise ProtocolError("copilot told its answer out of order, and does not tell it whole")
             yield from self._start(str(data.get("apiCallId", "")))
             yield from (Text(piece) for piece in [self._text.flush()] if piece)
             if data["finishReason"] == "tool_calls":
@@ -189,6 +209,8 @@ class CopilotTranslator(Translator):
             return
         if self._usage is None:
             raise ProtocolError("copilot ended its turn without an answer")
+        if self._is_torn:
+            raise ProtocolError("copilot told its answer out of order, and does not tell it whole")
         # The whole message did not come; the deltas before the usage are all of it.
         yield from self._start(str(self._usage.get("apiCallId", "")))
         yield from (Text(piece) for piece in [self._text.flush()] if piece)

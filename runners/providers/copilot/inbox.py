@@ -20,6 +20,7 @@ class Inbox:
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._seen: set[str] = set()
+        self._size: int | None = None
         self._error: RunnerError | None = None
         self._changed = asyncio.Event()
         self.is_idle = asyncio.Event()
@@ -35,8 +36,14 @@ class Inbox:
             return
         if event_id is not None:
             self._seen.add(event_id)
-        if self._events and event.get("type") == "assistant.streaming_delta":
-            return  # stands before each delta, and is no more than a sign of life
+        data = event.get("data")
+        if event.get("type") == "assistant.streaming_delta" and isinstance(data, dict):
+            # Stands before each delta: how long the answer is with it, which says where it belongs.
+            self._size = data.get("totalResponseSizeBytes")
+            if self._events:
+                return
+        if event.get("type") in _DELTAS and isinstance(data, dict):
+            event = event | {"data": data | {"size": self._size}}
         last = self._events[-1] if self._events else None
         if last is None or not _joined(last, event):
             self._events.append(event)
@@ -62,6 +69,11 @@ class Inbox:
         return self._events.popleft()
 
 
+def size_of(text: str) -> int:
+    """Its length as the CLI counts it."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
 def _joined(last: Event, event: Event) -> bool:
     """Whether `event` is a delta that went into the one before it, which nobody has read yet."""
     if event.get("type") not in _DELTAS or last.get("type") != event["type"]:
@@ -75,5 +87,9 @@ def _joined(last: Event, event: Event) -> bool:
         return False
     if len(pieces[0]) > _MERGED_CHARACTERS:
         return False  # joining long texts again and again would cost more than keeping them
+    sizes = (before.get("size"), new.get("size"))
+    if isinstance(sizes[0], int) and isinstance(sizes[1], int) and sizes[0] + size_of(pieces[1]) != sizes[1]:
+        return False  # something is missing between them
+    before["size"] = sizes[1]
     before["deltaContent"] = pieces[0] + pieces[1]
     return True

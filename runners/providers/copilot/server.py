@@ -46,7 +46,9 @@ class CopilotServer:
 
     def __init__(self, cwd: Path) -> None:
         self.cwd = cwd
-        self.is_gone = False
+        self.is_retired = False
+        """No new conversation may begin here: it ends, has ended, or is deaf."""
+        self._is_broken = False
         self.users = 0
         self.turns: dict[str, Turn] = {}
         self._rpc: RpcProcess
@@ -96,23 +98,35 @@ class CopilotServer:
             raise ProtocolError(f"copilot refused {method}: {error}") from error
 
     async def farewell(self, turn: Turn, *, abort: bool) -> None:
-        """Ends what a turn left in the CLI, with `abort` also what it still does. A process that is deaf is killed."""
+        """Ends what a turn left in the CLI, with `abort` also what it still does.
+
+        A process that does not answer that in time is left to the turns that it still serves, and is else killed.
+        """
         try:
             async with asyncio.timeout(_CLEAN_UP_S):
                 await turn.end(abort=abort)
         except TimeoutError:
-            _log.warning("copilot %d does not end a session: it is killed", self._rpc.cli.pid)
-            self._rpc.cli.kill()
+            _log.warning("copilot %d does not end a session", self._rpc.cli.pid)
+            self.is_retired = True
+            if len(self.turns) == 1:
+                await self._kill()
         except RunnerError as error:
-            if not self.is_gone:
+            if not self._is_broken:
                 _log.warning("copilot %d: %s", self._rpc.cli.pid, error)
         finally:
+            if self._is_broken:
+                await self._kill()
             self.turns.pop(turn.id, None)
             turn.remove()
 
+    async def _kill(self) -> None:
+        """Kills the process and waits for that: while it lives it may write a session's files again."""
+        self._rpc.cli.kill()
+        await self._rpc.cli.wait()
+
     def close(self, *, ask: bool = True) -> "asyncio.Future[None]":
         """Begins to end the process; idempotent."""
-        self.is_gone = True
+        self.is_retired = True
         return self._rpc.close(ask=ask)
 
     async def _answer(self, _request_id: RequestId, method: str, params: dict[str, Any]) -> Any:
@@ -127,7 +141,7 @@ class CopilotServer:
             turn.inbox.put(params["event"])
 
     def _ended(self, error: RunnerError) -> None:
-        self.is_gone = True
+        self.is_retired = self._is_broken = True
         for turn in self.turns.values():
             turn.inbox.fail(copy.copy(error))
             turn.inbox.is_idle.set()
@@ -144,7 +158,7 @@ class SharedServer:
     async def acquire(self) -> CopilotServer:
         """The server, a new one when there is none that lives; `release` is due."""
         async with self._starting:
-            if self._server is None or self._server.is_gone:
+            if self._server is None or self._server.is_retired:
                 self._server = await self._start()
             self._server.users += 1
             return self._server

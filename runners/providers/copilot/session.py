@@ -13,9 +13,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from runners.errors import RequestCancelledError
+from runners.errors import ContextOverflowError, RequestCancelledError
 from runners.event_session import TranscriptSession
-from runners.messages import ChatMessage
+from runners.messages import ChatMessage, TextPart
 from runners.provider import LlmProvider, Sampling, SessionOptions
 from runners.providers.copilot.events import CopilotTranslator
 from runners.providers.copilot.inbox import Inbox
@@ -47,6 +47,9 @@ _NO_AGENT = {
 }
 
 
+_CONVERSATION_CAP = 16 * 1024 * 1024
+
+
 class CliTurn:
     """One turn as the CLI has it: a session of its own, seeded with the conversation, and the events it tells."""
 
@@ -72,8 +75,14 @@ class CliTurn:
             history, self._new = messages, None
         state = self._directory / "session-state" / self.id
         state.mkdir(parents=True, mode=0o700)
-        record = seed(self.id, history, str(self._server.cwd), str(settings.get("model", "")))
-        (state / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in record), encoding="utf-8")
+        events = seed(self.id, history, str(self._server.cwd), str(settings.get("model", "")))
+        record = "".join(json.dumps(event) + "\n" for event in events)
+        new_size = sum(len(part.text if isinstance(part, TextPart) else part.data) for part in messages[-1].parts)
+        if len(record) + new_size > _CONVERSATION_CAP:
+            # The CLI tells some of it back, in a frame that must stay below the cap of a line.
+            cap_mb = _CONVERSATION_CAP >> 20
+            raise ContextOverflowError(f"the conversation is over {cap_mb} MiB, more than copilot is told")
+        (state / "events.jsonl").write_text(record, encoding="utf-8")
         place = {"sessionId": self.id, "configDir": str(self._directory), "workingDirectory": str(self._server.cwd)}
         await self._server.call("session.resume", _NO_AGENT | settings | place | {"disableResume": True})
         self._is_resumed = True
@@ -163,7 +172,7 @@ class CopilotSession(TranscriptSession):
             await self._turn_now.abort()
 
     def settle(self, *, is_clean: bool) -> None:
-        self.state = "dead" if self.server.is_gone else "idle"
+        self.state = "dead" if self.server.is_retired else "idle"
         if self._turn_now is not None:
             farewell = self.server.farewell(self._turn_now, abort=not is_clean)
             task = asyncio.create_task(farewell, name=f"copilot-end-{self._turn_now.id}")
