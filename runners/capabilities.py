@@ -1,6 +1,6 @@
 """What a runner can do, and what of a request it cannot."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,12 +36,14 @@ class Capabilities:
     sessions_per_process: int = 1
 
 
-def refuse_what_would_be_lost(request: ChatRequest, able: Capabilities, *, runner: str) -> None:
+def refuse_what_would_be_lost(
+    request: ChatRequest, able: Capabilities, image_roles: Collection[str], *, runner: str
+) -> None:
     """Raises UnsupportedError for images that the runner does not take, InvalidRequestError for results of no call."""
     called = {call.id for message in request.messages for call in message.tool_calls}
     for message in request.messages:
         has_images = any(isinstance(part, ImagePart) for part in message.parts)
-        if has_images and (not able.images or message.role not in ("user", "tool")):
+        if has_images and not (able.images and message.role in image_roles):
             raise UnsupportedError(f"{runner} takes no images in {message.role} messages", runner=runner)
         if message.role == "tool" and message.tool_call_id not in called:
             raise InvalidRequestError(f"messages: no tool call has the id {message.tool_call_id!r}", runner=runner)

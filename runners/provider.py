@@ -143,6 +143,9 @@ class LlmProvider(ABC):
     by_name_only: ClassVar[bool] = False
     """Never a default, never found by a bare model name, not counted in health: what answers is no model."""
 
+    image_roles: ClassVar[tuple[str, ...]] = ("user",)
+    """Whose messages may hold images."""
+
     def __init__(self, name: str, settings: RunnerSettings, *, state_dir: Path) -> None:
         self.name = name
         self.settings = settings
@@ -239,7 +242,7 @@ class LlmProvider(ABC):
         if not conversation or conversation[-1].role == "assistant":
             raise InvalidRequestError("messages: the last one must be from the user or a tool", runner=self.name)
         able = self.capabilities()
-        refuse_what_would_be_lost(request, able, runner=self.name)
+        refuse_what_would_be_lost(request, able, self.image_roles, runner=self.name)
         warnings = [f"{path} is not a field of a chat request: ignored" for path in unknown_fields(request)]
         warnings += [f"{name} is not supported by {self.name}: ignored" for name in gaps(request, able)]
         warnings += self.caveats(request)

@@ -309,13 +309,14 @@ class SurrogateJoiner:
             return piece
         if piece and "\ud800" <= piece[-1] <= "\udbff":
             self._held, piece = piece[-1], piece[:-1]
-        return _paired(piece)
+        return paired(piece)
 
     def flush(self) -> str:
         """What still waits, at the end of the text."""
         held, self._held = self._held, ""
-        return _paired(held)
+        return paired(held)
 
 
-def _paired(text: str) -> str:
+def paired(text: str) -> str:
+    """A text whose lone surrogates, which are no characters, have become U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from runners.errors import (
+    ContextOverflowError,
     DeadlineExceededError,
     NetworkError,
     NotAuthenticatedError,
@@ -17,6 +18,7 @@ from runners.errors import (
     ProtocolError,
     RequestCancelledError,
     RunnerError,
+    UnsupportedError,
 )
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider, Session
@@ -587,3 +589,40 @@ async def test_the_process_of_a_session_is_named_while_it_lives(world: World) ->
     assert session.state == "dead"
     await session.aclose()
     assert not provider.processes()
+
+
+async def test_half_a_character_is_no_reason_to_fall_silent(world: World) -> None:
+    provider = headless(world, "")
+    asked = ChatRequest.model_validate(
+        {
+            "messages": [
+                {"role": "system", "content": "s\ud800"},
+                {"role": "user", "content": "h\udfff"},
+                {"role": "assistant", "content": "a\ud83d"},
+                {"role": "user", "content": "n\ud800w"},
+            ]
+        }
+    )
+    assert (await provider.complete(asked)).content == "n\ufffdw"
+
+
+async def test_a_conversation_of_more_than_the_cli_can_be_told_is_refused_before_it_is_told(world: World) -> None:
+    provider = headless(world, "")
+    async with neighbour(provider):
+        with pytest.raises(ContextOverflowError, match="16 MiB"):
+            await provider.complete(request("x" * (17 * 1024 * 1024)))
+
+
+async def test_an_image_in_the_result_of_a_tool_is_refused_and_not_dropped(world: World) -> None:
+    pixel = {"type": "image", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    asked = ChatRequest.model_validate(
+        {
+            "messages": [
+                {"role": "user", "content": "look"},
+                {"role": "assistant", "tool_calls": [{"id": "1", "name": "look"}]},
+                {"role": "tool", "tool_call_id": "1", "content": [pixel]},
+            ]
+        }
+    )
+    with pytest.raises(UnsupportedError, match="tool"):
+        await headless(world, "").complete(asked)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sys
@@ -1183,3 +1184,14 @@ async def test_a_port_that_is_free_and_loopback_alone_is_served(world: World) ->
         found = serve_process(provider).net_connections("tcp")
         listening = [connection.laddr for connection in found if connection.status == psutil.CONN_LISTEN]
         assert [address.ip for address in listening] == ["127.0.0.1"]
+
+
+async def test_a_server_of_ours_that_is_stuck_is_replaced(world: World) -> None:
+    subject = FakeOllama(world)
+    assert (await subject.provider.complete(request("first"))).content == "first"
+    [stuck] = subject.provider.processes()
+    os.kill(stuck.pid, signal.SIGSTOP)
+    assert (await subject.provider.complete(request("second"))).content == "second"
+    [other] = subject.provider.processes()
+    assert other.pid != stuck.pid
+    await subject.provider.aclose()

@@ -29,6 +29,7 @@ class EchoProvider(LlmProvider):
     kind = "echo"
     display_name = "Echo (no model)"
     settings_type = EchoSettings
+    image_roles = ("user", "tool")
     program = sys.executable
     install_hint = "install Python 3.11 or newer"
     by_name_only = True

@@ -61,6 +61,7 @@ class ClaudeProvider(LlmProvider):
     kind = "claude"
     display_name = "Claude Code"
     settings_type = ClaudeSettings
+    image_roles = ("user", "tool")
     program = "claude"
     install_hint = f"npm install -g {PACKAGE}"
 

@@ -121,6 +121,7 @@ class CopilotServer:
 
     async def _kill(self) -> None:
         """Kills the process and waits for that: while it lives it may write a session's files again."""
+        self.is_retired = True
         self._rpc.cli.kill()
         await self._rpc.cli.wait()
 

@@ -19,7 +19,7 @@ from runners.messages import ChatMessage, TextPart
 from runners.provider import LlmProvider, Sampling, SessionOptions
 from runners.providers.copilot.events import CopilotTranslator
 from runners.providers.copilot.inbox import Inbox
-from runners.providers.copilot.seed import attachments, seed
+from runners.providers.copilot.seed import attachments, mended, seed
 from runners.providers.copilot.server import CopilotServer, SharedServer
 from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
@@ -67,6 +67,8 @@ class CliTurn:
     async def begin(self, messages: list[ChatMessage], settings: dict[str, Any], last: dict[str, Any]) -> None:
         """Lets the model answer `messages`: `settings` are for the session, `last` for this one answer."""
         self._beginning = asyncio.create_task(self._begin(messages, settings, last), name=f"copilot-begin-{self.id}")
+        # A turn that was given up may have nobody who waits for it: then its failure is no bug.
+        self._beginning.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._beginning)
 
     async def _begin(self, messages: list[ChatMessage], settings: dict[str, Any], last: dict[str, Any]) -> None:
@@ -76,7 +78,7 @@ class CliTurn:
         state = self._directory / "session-state" / self.id
         state.mkdir(parents=True, mode=0o700)
         events = seed(self.id, history, str(self._server.cwd), str(settings.get("model", "")))
-        record = "".join(json.dumps(event) + "\n" for event in events)
+        record = "".join(json.dumps(mended(event)) + "\n" for event in events)
         new_size = sum(len(part.text if isinstance(part, TextPart) else part.data) for part in messages[-1].parts)
         if len(record) + new_size > _CONVERSATION_CAP:
             # The CLI tells some of it back, in a frame that must stay below the cap of a line.
@@ -84,19 +86,19 @@ class CliTurn:
             raise ContextOverflowError(f"the conversation is over {cap_mb} MiB, more than copilot is told")
         (state / "events.jsonl").write_text(record, encoding="utf-8")
         place = {"sessionId": self.id, "configDir": str(self._directory), "workingDirectory": str(self._server.cwd)}
-        await self._server.call("session.resume", _NO_AGENT | settings | place | {"disableResume": True})
+        await self._server.call("session.resume", _NO_AGENT | mended(settings) | place | {"disableResume": True})
         self._is_resumed = True
         if self._is_over:
             return  # nobody waits for the answer any more, and the call of the model would be paid for
         # Without a message the CLI goes on by itself, as it should behind the result of a tool.
-        new = [] if self._new is None else [{"prompt": self._new.text, **attachments(self._new)}]
-        await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": new} | last)
+        new = [] if self._new is None else [{"prompt": mended(self._new.text), **attachments(self._new)}]
+        await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": new} | mended(last))
         self._is_sent = True
 
     def hook(self, kind: str) -> dict[str, Any]:
         """Answers what the CLI asks its host. The user's text stays as it is: the CLI would trim and date it."""
         if kind == "userPromptTransformed" and self._new is not None:
-            return {"output": {"modifiedTransformedPrompt": self._new.text}}
+            return {"output": {"modifiedTransformedPrompt": mended(self._new.text)}}
         return {}
 
     async def abort(self) -> None:

@@ -44,7 +44,7 @@ async def ask(url: str, method: str, path: str, body: Event | None = None, *, li
         ):
             answer = json_object(await response.read())
     except (aiohttp.ClientError, TimeoutError, UnicodeError) as error:  # the last from a host that is no name
-        raise NetworkError(f"no Ollama answers at {url}: {error or f'not within {limit_s:g} s'}") from error
+        raise NetworkError(f"no Ollama answers at {url}: {str(error) or f'not within {limit_s:g} s'}") from error
     if answer is None:
         raise NetworkError(f"what answers at {url} is no Ollama")
     if response.status != 200:
@@ -105,6 +105,15 @@ class Servers:
                 await self.aclose()
             return url, None
         serve = await self._own()
+        try:
+            await version(serve.url)
+        except NetworkError:
+            # Stuck: with nobody in it, another takes its place.
+            if ours_is_used():
+                raise
+            if self.ours is serve:
+                await self.aclose()
+            serve = await self._own()
         return serve.url, serve
 
     async def _own(self) -> "OllamaServe":
