@@ -37,14 +37,14 @@ class Capabilities:
 
 
 def refuse_what_would_be_lost(
-    request: ChatRequest, able: Capabilities, image_roles: Collection[str], *, runner: str
+    request: ChatRequest, able: Capabilities, image_roles: Collection[str], *, runner: str, model: str
 ) -> None:
     """Raises UnsupportedError for images that the runner does not take, InvalidRequestError for results of no call."""
     called = {call.id for message in request.messages for call in message.tool_calls}
     for message in request.messages:
         has_images = any(isinstance(part, ImagePart) for part in message.parts)
         if has_images and not (able.images and message.role in image_roles):
-            raise UnsupportedError(f"{runner} takes no images in {message.role} messages", runner=runner)
+            raise UnsupportedError(f"{runner}:{model} takes no images in {message.role} messages", runner=runner)
         if message.role == "tool" and message.tool_call_id not in called:
             raise InvalidRequestError(f"messages: no tool call has the id {message.tool_call_id!r}", runner=runner)
 
@@ -60,7 +60,7 @@ def gaps(request: ChatRequest, able: Capabilities) -> Iterator[str]:
         "top_p": request.top_p,
         "stop": request.stop,
         "response_format": shaped,
-        "reasoning_effort": request.reasoning_effort,
+        "reasoning_effort": None if request.reasoning_effort == "none" else request.reasoning_effort,
         "prompt_cache_key": request.prompt_cache_key,
     }
     for name, value in asked.items():

@@ -242,7 +242,7 @@ class LlmProvider(ABC):
         if not conversation or conversation[-1].role == "assistant":
             raise InvalidRequestError("messages: the last one must be from the user or a tool", runner=self.name)
         able = self.capabilities()
-        refuse_what_would_be_lost(request, able, self.image_roles, runner=self.name)
+        refuse_what_would_be_lost(request, able, self.image_roles, runner=self.name, model=self.default_model)
         warnings = [f"{path} is not a field of a chat request: ignored" for path in unknown_fields(request)]
         warnings += [f"{name} is not supported by {self.name}: ignored" for name in gaps(request, able)]
         warnings += self.caveats(request)

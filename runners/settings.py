@@ -4,9 +4,16 @@ A third party's kind brings a subclass of RunnerSettings of its own (see `runner
 classes chosen by `kind` and no closed union.
 """
 
+import re
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
+
+from runners.errors import ConfigError
+
+_ANY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 asked at its loopback address
+_DURATION = re.compile(r"-?(\d+(\.\d+)?(ns|us|ms|s|m|h))+")
 
 
 class _Strict(BaseModel):
@@ -75,6 +82,14 @@ class CopilotModelProvider(_Strict):
     api_key_env: str | None = None
     max_prompt_tokens: int | None = Field(default=None, gt=0)
 
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, base_url: str) -> str:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{base_url!r} is no URL that begins with http:// or https://")
+        return base_url
+
 
 class CopilotSettings(RunnerSettings):
     """GitHub Copilot CLI.
@@ -91,6 +106,14 @@ class CopilotSettings(RunnerSettings):
     def _names_the_model_of_its_provider(self) -> "CopilotSettings":
         if self.provider is not None and self.model is None:
             raise ValueError("with a provider of your own, `model` must say which of its models is meant")
+        return self
+
+    @model_validator(mode="after")
+    def _asks_for_what_copilot_takes(self) -> "CopilotSettings":
+        if self.temperature is not None:
+            raise ValueError("copilot takes no temperature")
+        if self.max_tokens is not None and self.provider is None:
+            raise ValueError("copilot takes max_tokens only with a provider of your own")
         return self
 
 
@@ -113,11 +136,53 @@ class OllamaSettings(RunnerSettings):
     kind: Literal["ollama"] = "ollama"
     timeouts: OllamaTimeouts = OllamaTimeouts()
     host: str | None = None
-    keep_alive: int | str | None = None
+    keep_alive: StrictInt | str | None = None
     num_ctx: int | None = Field(default=None, gt=0)
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, host: str | None) -> str | None:
+        if host is not None:
+            try:
+                ollama_url(host)
+            except ConfigError as error:
+                raise ValueError(error.message.removeprefix("host: ")) from error
+        return host
+
+    @field_validator("keep_alive")
+    @classmethod
+    def _is_a_duration(cls, keep_alive: int | str | None) -> int | str | None:
+        if isinstance(keep_alive, str) and not _DURATION.fullmatch(keep_alive):
+            raise ValueError(f"{keep_alive!r} is neither a number of seconds nor a duration such as `5m`")
+        return keep_alive
 
 
 class EchoSettings(RunnerSettings):
     """Our own small CLI, that answers with what it was sent."""
 
     kind: Literal["echo"] = "echo"
+
+
+def ollama_url(host: str) -> str:
+    """The base URL that a value of OLLAMA_HOST means: `host`, `host:port`, `:port` or a URL, in Ollama's own rules."""
+    text = host.strip().strip("\"'")
+    if text == "ollama.com":
+        text = "https://ollama.com"
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "http", text
+    rest, slash, path = rest.partition("/")
+    if rest.count(":") > 1 and not rest.startswith("["):
+        rest = f"[{rest}]"  # an IPv6 address alone
+    try:
+        parts = urlsplit(f"{scheme}://{rest}{slash}{path}")
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"host: {host!r} is no address of an Ollama server: {error}") from error
+    if scheme not in ("http", "https") or " " in rest:
+        raise ConfigError(f"host: {host!r} is no address of an Ollama server")
+    name = parts.hostname or ""
+    name = _ANY_INTERFACE.get(name, name)
+    if port is None:
+        port = {"http": 80, "https": 443}.get(scheme, 11434) if found else 11434
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path.rstrip('/')}"

@@ -113,6 +113,18 @@ MISTAKES = {
         "runners:\n  x:\n    kind: copilot\n    provider: {base_url: http://x}\n",
         "2: runners.x: with a provider of your own, `model` must say which of its models is meant",
     ),
+    "an address that is none": (
+        "runners:\n  x:\n    kind: ollama\n    host: ftp://x\n",
+        "4: runners.x.host: 'ftp://x' is no address of an Ollama server",
+    ),
+    "a duration that is none": (
+        "runners:\n  x:\n    kind: ollama\n    keep_alive: yes please\n",
+        "4: runners.x.keep_alive: 'yes please' is neither a number of seconds nor a duration such as `5m`",
+    ),
+    "what a kind does not take": (
+        "runners:\n  x:\n    kind: copilot\n    temperature: 0.5\n",
+        "2: runners.x: copilot takes no temperature",
+    ),
     "a mistyped kind": (
         "runners:\n  x:\n    kind: ecco\n",
         "3: runners.x.kind: unknown kind 'ecco'; known are claude, copilot, echo, ollama",

@@ -25,7 +25,7 @@ from runners.errors import (
 )
 from runners.messages import ChatRequest, ModelInfo
 from runners.providers.ollama.provider import OllamaProvider
-from runners.providers.ollama.server import parse_host
+from runners.settings import ollama_url
 from runners.stream import ChatChunk, ChatStream, Done, Failed, Reasoning, Start, Text, UsageReport, fold
 from runners.testing import request
 from tests.subjects.ollama import HOLD, MODEL, MODELS, FakeOllama, free_port, server
@@ -156,17 +156,18 @@ async def gone(*processes: psutil.Process) -> None:
     ],
 )
 def test_a_host_means_what_it_means_to_ollama_itself(host: str, url: str) -> None:
-    assert parse_host(host) == url
+    assert ollama_url(host) == url
 
 
 @pytest.mark.parametrize("host", ["h:abc", "h:65536", "h:-1", "[::1", "http://h:1x", "[::1]:x", "[h]:1"])
 def test_a_host_that_is_none_is_an_error_of_the_configuration(host: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(repr(host))):
-        parse_host(host)
+        ollama_url(host)
 
 
-async def test_a_wrong_host_is_told_by_health_and_by_the_chat(world: World) -> None:
-    async with ollama(world, settings={"host": "localhost:ollama"}) as (_, provider):
+async def test_a_wrong_host_in_the_environment_is_told_by_health_and_by_the_chat(world: World) -> None:
+    wrong = {"HOME": str(world.home), "OLLAMA_HOST": "localhost:ollama"}
+    async with ollama(world, settings={"host": None, "env": wrong}) as (_, provider):
         assert (await provider.health_check()).reason == "config"
         assert (await failure_of(provider.complete(request("Hi")))).kind == "config"
         assert provider.processes() == []

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from runners.errors import (
-    ConfigError,
     NetworkError,
     ProcessExitedError,
     ProtocolError,
@@ -19,13 +18,13 @@ from runners.errors import (
 from runners.process_session import json_object
 from runners.provider import ProcessRef
 from runners.providers.ollama.events import failure
+from runners.settings import ollama_url
 from runners.translator import Event
 from runners.wire.deadlines import within
 from runners.wire.framing import dump_json
 from runners.wire.process import CliProcess
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_ANY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 asked at its loopback address
 _ANSWERS_WITHIN_S = 5.0
 _TRIES_EVERY_S = 0.05
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+) ")
@@ -93,7 +92,7 @@ class Servers:
         The user's own comes first, also when it was started after ours, which then ends unless it is used. A server
         on another machine that does not answer is a NetworkError: its models are not here.
         """
-        url = parse_host(self._host)
+        url = ollama_url(self._host)
         try:
             await version(url)
         except NetworkError as error:
@@ -211,26 +210,3 @@ class OllamaServe:
         """Ends it and the models that it runs."""
         await self._cli.aclose(ask=False)
         await self._draining
-
-
-def parse_host(host: str) -> str:
-    """The base URL that a value of OLLAMA_HOST means: `host`, `host:port`, `:port` or a URL, in Ollama's own rules."""
-    text = host.strip().strip("\"'")
-    if text == "ollama.com":
-        text = "https://ollama.com"
-    scheme, found, rest = text.partition("://")
-    if not found:
-        scheme, rest = "http", text
-    rest, slash, path = rest.partition("/")
-    if rest.count(":") > 1 and not rest.startswith("["):
-        rest = f"[{rest}]"  # an IPv6 address alone
-    try:
-        parts = urlsplit(f"{scheme}://{rest}{slash}{path}")
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"host: {host!r} is no address of an Ollama server: {error}") from error
-    name = parts.hostname or ""
-    name = _ANY_INTERFACE.get(name, name)
-    if port is None:
-        port = {"http": 80, "https": 443}.get(scheme, 11434) if found else 11434
-    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path.rstrip('/')}"
