@@ -626,3 +626,10 @@ async def test_an_image_in_the_result_of_a_tool_is_refused_and_not_dropped(world
     )
     with pytest.raises(UnsupportedError, match="tool"):
         await headless(world, "").complete(asked)
+
+
+async def test_a_login_whose_models_cannot_be_listed_is_degraded_and_still_a_login(world: World) -> None:
+    subject = ReplayedCopilot(world, fault="no_models")
+    health = await subject.made(str(subject.fake), is_byok=False).health_check()
+    assert (health.state, health.reason, health.authenticated) == ("degraded", "network", True)
+    assert "fetch failed" in (health.detail or "")

@@ -334,6 +334,8 @@ class Server:
     def models(self, request_id: Any, _params: Event) -> None:
         if not ORDER.get("logged_in", True):
             raise RefusedError("Not authenticated. Please authenticate first.")
+        if FAULT == "no_models":
+            raise RefusedError("Request models.list failed with message: fetch failed")
         limits = {"max_context_window_tokens": 128_000, "max_output_tokens": 16_384}
         able = {"limits": limits, "supports": {"vision": True, "reasoningEffort": False}}
         self.reply(request_id, models=[{"id": "gpt-x", "name": "GPT X", "capabilities": able}])

@@ -61,7 +61,7 @@ class CopilotTranslator(Translator):
         self._model = model
         self._is_one_shot = is_one_shot
         self._started = False
-        self._told: list[str] = []  # the deltas, whether shown or not
+        self._told: list[str] = []  # the deltas in their place, whether shown or not
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
         self._reasoned: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.capabilities import Capabilities
-from runners.errors import ConfigError, NotInstalledError
+from runners.errors import ConfigError, NotInstalledError, ProtocolError
 from runners.messages import ChatRequest, ImagePart, ModelInfo
 from runners.provider import Health, LlmProvider, Session
 from runners.providers.copilot.events import not_logged_in
@@ -143,11 +143,14 @@ class CopilotProvider(LlmProvider):
         status = await server.call("auth.getStatus", {})
         if not status.get("isAuthenticated"):
             return Health.unavailable(not_logged_in())
-        listed = await server.call("models.list", {})
+        who = f"logged in as {status.get('login')} ({status.get('authType')})"
+        try:
+            listed = await server.call("models.list", {})
+        except ProtocolError as error:
+            # It asks GitHub for them: without a network there is no list, and no answer to a chat either.
+            return Health("degraded", "network", authenticated=True, detail=f"{who}; {error.message}")
         self._known.models = [_model(model) for model in listed["models"]]
-        return Health(
-            "ready", authenticated=True, detail=f"logged in as {status.get('login')} ({status.get('authType')})"
-        )
+        return Health("ready", authenticated=True, detail=who)
 
     async def open(self) -> Session:
         await self.discover()
