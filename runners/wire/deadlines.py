@@ -17,7 +17,7 @@ _TURN = "the turn has not ended"
 async def within(awaitable: Awaitable[T], limit_s: float, *, deadline: str, doing: str) -> T:
     """Waits at most `limit_s` seconds, else raises DeadlineExceededError that says what we were `doing`."""
     ends = asyncio.get_running_loop().time() + limit_s
-    return await _until(ends, awaitable, deadline, limit_s, f"no end: {doing}")
+    return await _until(ends, awaitable, deadline, limit_s, f"{doing} did not end")
 
 
 class TurnDeadlines:

@@ -112,7 +112,12 @@ class CopilotProvider(LlmProvider):
         printed = await within(asked, _UNPACKING_S, deadline="unpacking", doing="asking copilot for its version")
         match = re.search(r"\d+(?:\.\d+)+", printed.output.decode(errors="replace"))
         if printed.exit_code != 0 or match is None:
-            raise NotInstalledError(f"{binary} --version does not answer like Copilot", hint=self.install_hint)
+            raise NotInstalledError(
+                f"{binary} --version does not answer like Copilot, and exits with {printed.exit_code}",
+                hint=self.install_hint,
+                exit_code=printed.exit_code,
+                stderr_tail=printed.stderr_tail or None,
+            )
         self._known.binary, self._known.version = found, _numbers(match[0])
 
     async def probe(self) -> Health:
@@ -146,10 +151,13 @@ class CopilotProvider(LlmProvider):
         who = f"logged in as {status.get('login')} ({status.get('authType')})"
         try:
             listed = await server.call("models.list", {})
+            self._known.models = [_model(model) for model in listed["models"]]
         except ProtocolError as error:
             # It asks GitHub for them: without a network there is no list, and no answer to a chat either.
             return Health("degraded", "network", authenticated=True, detail=f"{who}; {error.message}")
-        self._known.models = [_model(model) for model in listed["models"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            form = f"its list of models is not of its known form: {error!r}"
+            return Health("degraded", "protocol", authenticated=True, detail=f"{who}; {form}")
         return Health("ready", authenticated=True, detail=who)
 
     async def open(self) -> Session:

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from runners.errors import ContextOverflowError, RequestCancelledError
+from runners.errors import ConfigError, ContextOverflowError, RequestCancelledError
 from runners.event_session import TranscriptSession
 from runners.messages import ChatMessage, TextPart
 from runners.provider import LlmProvider, Sampling, SessionOptions
@@ -75,8 +75,6 @@ class CliTurn:
         *history, self._new = messages
         if self._new.role == "tool":
             history, self._new = messages, None
-        state = self._directory / "session-state" / self.id
-        state.mkdir(parents=True, mode=0o700)
         events = seed(self.id, history, str(self._server.cwd), str(settings.get("model", "")))
         record = "".join(json.dumps(mended(event)) + "\n" for event in events)
         new_size = sum(len(part.text if isinstance(part, TextPart) else part.data) for part in messages[-1].parts)
@@ -84,7 +82,7 @@ class CliTurn:
             # The CLI tells some of it back, in a frame that must stay below the cap of a line.
             cap_mb = _CONVERSATION_CAP >> 20
             raise ContextOverflowError(f"the conversation is over {cap_mb} MiB, more than copilot is told")
-        (state / "events.jsonl").write_text(record, encoding="utf-8")
+        self._write(record)
         place = {"sessionId": self.id, "configDir": str(self._directory), "workingDirectory": str(self._server.cwd)}
         await self._server.call("session.resume", _NO_AGENT | mended(settings) | place | {"disableResume": True})
         self._is_resumed = True
@@ -94,6 +92,14 @@ class CliTurn:
         new = [] if self._new is None else [{"prompt": mended(self._new.text), **attachments(self._new)}]
         await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": new} | mended(last))
         self._is_sent = True
+
+    def _write(self, record: str) -> None:
+        state = self._directory / "session-state" / self.id
+        try:
+            state.mkdir(parents=True, mode=0o700)
+            (state / "events.jsonl").write_text(record, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{state} cannot be written: {error.strerror}") from error
 
     def hook(self, kind: str) -> dict[str, Any]:
         """Answers what the CLI asks its host. The user's text stays as it is: the CLI would trim and date it."""

@@ -1,1 +1,1 @@
-"""Ollama: the driver in `provider`, its server as a child of ours in `serve`, the translator in `events`."""
+"""Ollama: the driver in `provider`, its server in `server`, a conversation in `session`, translator in `events`."""

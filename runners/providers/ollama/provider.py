@@ -6,12 +6,13 @@ same binary is. The server keeps models loaded and no conversations. The source 
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from runners.capabilities import Capabilities
-from runners.errors import ModelNotFoundError, RunnerError
+from runners.errors import ModelNotFoundError, ProtocolError, RunnerError
 from runners.messages import ModelInfo
 from runners.provider import Health, LlmProvider, ProcessRef
 from runners.providers.ollama.server import OllamaServe, Servers, ask
@@ -38,6 +39,10 @@ class _Known:
 
     digests: dict[str, str] = field(default_factory=dict)
     models: dict[str, ModelInfo | None] = field(default_factory=dict)
+
+    def forget(self, digests: Mapping[str, str]) -> None:
+        """Drops what is known of models that are no longer those."""
+        self.digests = {name: digest for name, digest in self.digests.items() if digests.get(name) == digest}
 
     def model(self, name: str) -> ModelInfo:
         """What is known of a model; nothing but its name, when it is not pulled."""
@@ -107,12 +112,16 @@ class OllamaProvider(LlmProvider):
     async def discover(self) -> None:
         url, _ = await self._server()
         tags = await ask(url, "GET", "/api/tags", limit_s=_ASK_S)
-        digests = {listed["name"]: str(listed.get("digest")) for listed in tags["models"]}
-        models: dict[str, ModelInfo | None] = {}
+        try:
+            digests = {str(listed["name"]): str(listed.get("digest")) for listed in tags["models"]}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ProtocolError(f"the list of models at {url} is not of its known form: {error!r}") from error
+        self._known.forget(digests)
         for name, digest in digests.items():
-            is_known = self._known.digests.get(name) == digest
-            models[name] = self._known.models[name] if is_known else await self._shown(url, name)
-        self._known.digests, self._known.models = digests, models
+            if name not in self._known.digests:
+                await self._learn(url, name, digest)
+        # In the server's order: the one that was pulled last comes first.
+        self._known.models = {name: self._known.models[name] for name in digests}
         if self._finds_default:
             self.default_model = next((model.model for model in self._known.able_to_chat), "")
 
@@ -121,13 +130,15 @@ class OllamaProvider(LlmProvider):
         other._finds_default = False
         return other
 
-    async def _shown(self, url: str, name: str) -> ModelInfo | None:
+    async def _learn(self, url: str, name: str, digest: str) -> None:
+        self._known.models[name] = ModelInfo(name)
         try:
-            return _model(name, await ask(url, "POST", "/api/show", {"model": name}, limit_s=_ASK_S))
-        except RunnerError as error:
-            # One model that is broken must not hide the others.
-            _log.warning("%s: ollama does not show %s: %s", self.name, name, error.message)
-            return ModelInfo(name)
+            shown = await ask(url, "POST", "/api/show", {"model": name}, limit_s=_ASK_S)
+            self._known.models[name] = _model(name, shown)
+            self._known.digests[name] = digest
+        except (RunnerError, TypeError, AttributeError) as error:
+            # One model that is broken must not hide the others; it is asked about again the next time.
+            _log.warning("%s: ollama does not show %s: %s", self.name, name, error)
 
     async def probe(self) -> Health:
         await self.discover()

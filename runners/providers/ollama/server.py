@@ -25,7 +25,7 @@ from runners.wire.framing import dump_json
 from runners.wire.process import CliProcess
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_ANSWERS_WITHIN_S = 5.0
+_ANSWERS_WITHIN_S = 2.0
 _TRIES_EVERY_S = 0.05
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+) ")
 
@@ -70,9 +70,7 @@ class Servers:
     `command` gives argv, environment and directory for `ollama serve`, when that is needed.
     """
 
-    def __init__(
-        self, host: str, command: Callable[[], tuple[list[str], dict[str, str], Path]], *, spawn_s: float
-    ) -> None:
+    def __init__(self, host: str, command: Callable[[], Command], *, spawn_s: float) -> None:
         self._host = host
         self._command = command
         self._spawn_s = spawn_s
