@@ -8,6 +8,7 @@ from runners.translator import Event
 
 _DELTAS = ("assistant.message_delta", "assistant.reasoning_delta")
 _MERGED_CHARACTERS = 4096
+_NOWHERE = -1
 
 
 class Inbox:
@@ -21,6 +22,7 @@ class Inbox:
         self._events: deque[Event] = deque()
         self._seen: set[str] = set()
         self._size: int | None = None
+        self._is_size_new = False
         self._error: RunnerError | None = None
         self._changed = asyncio.Event()
         self.is_idle = asyncio.Event()
@@ -39,9 +41,15 @@ class Inbox:
         data = event.get("data")
         if event.get("type") == "assistant.streaming_delta" and isinstance(data, dict):
             # Stands before each delta: how long the answer is with it, which says where it belongs.
-            self._size = data.get("totalResponseSizeBytes")
+            # Two of them in a row are those of deltas that lost their order.
+            self._size = _NOWHERE if self._is_size_new or self._size == _NOWHERE else data.get("totalResponseSizeBytes")
+            self._is_size_new = True
             if self._events:
                 return
+        elif str(event.get("type")).endswith("_delta"):
+            self._is_size_new = False
+        elif event.get("type") == "model.call_start":
+            self._size, self._is_size_new = None, False
         if event.get("type") in _DELTAS and isinstance(data, dict):
             event = event | {"data": data | {"size": self._size}}
         last = self._events[-1] if self._events else None
