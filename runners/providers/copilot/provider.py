@@ -65,6 +65,7 @@ class CopilotProvider(LlmProvider):
         super().__init__(name, settings, state_dir=state_dir)
         # Shared with the copies that `with_model` makes.
         self._known = _Known()
+        self._discovering = asyncio.Lock()
         self._shared = SharedServer(self._start)
 
     @property
@@ -103,6 +104,10 @@ class CopilotProvider(LlmProvider):
             )
 
     async def discover(self) -> None:
+        async with self._discovering:
+            await self._discover()
+
+    async def _discover(self) -> None:
         binary = self.binary()
         found = (binary, os.stat(binary).st_mtime_ns)  # noqa: PTH116 a Path's would be forbidden in a coroutine
         if found == self._known.binary:
