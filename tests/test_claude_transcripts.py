@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from runners.errors import RunnerError
 from runners.providers.claude.events import ClaudeTranslator
-from runners.stream import ChatChunk, Done, OrderChecker, Retrying, Start, Text, UsageReport, Warn
+from runners.stream import Retrying, Start, Text, UsageReport, Warn
 from runners.wire.framing import parse_json
+from tests.transcripts import translate
 from tests.transcripts.expected_claude import (
     CUT_AT_A_RETRY,
     CUT_AT_MAX_TOKENS,
@@ -45,25 +46,6 @@ def turns(name: str) -> Iterator[list[Event]]:
             yield turn
             turn = []
     yield turn
-
-
-def translate(turn: list[Event], translator: ClaudeTranslator) -> tuple[list[ChatChunk], str | None]:
-    """The chunks, checked for their order, and how the turn ended: a stop reason, `error:kind`, or None."""
-    order, chunks = OrderChecker(), []
-    for event in turn:
-        if translator.ended:
-            break
-        try:
-            new = translator.feed(event)
-        except RunnerError as error:
-            assert translator.ended
-            return chunks, f"error:{error.kind}"
-        for chunk in new:
-            order.feed(chunk)
-            chunks.append(chunk)
-    last = chunks[-1] if chunks else None
-    assert order.ended == translator.ended == isinstance(last, Done)
-    return chunks, last.stop_reason if isinstance(last, Done) else None
 
 
 def translate_all(turn: list[Event], translator: ClaudeTranslator) -> None:

@@ -28,7 +28,8 @@ from runners.providers.copilot.provider import CopilotProvider
 from runners.providers.copilot.session import CopilotSession
 from runners.stream import ChatChunk, ChatStream, Done, Failed, Start, Text, fold
 from runners.testing import request
-from tests.subjects.copilot import HOLD, ONE_SHOT_VERSION, TRANSCRIPTS, ReplayedCopilot
+from tests.subjects.copilot import ONE_SHOT_VERSION, TRANSCRIPTS, ReplayedCopilot
+from tests.subjects.on_api import HOLD
 from tests.world import World, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

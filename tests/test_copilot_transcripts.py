@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from runners.errors import ContextOverflowError, RunnerError, VendorError
 from runners.providers.copilot.events import CopilotTranslator
-from runners.stream import ChatChunk, Done, OrderChecker, Reasoning, Retrying, Start, Text, UsageReport, Warn
+from runners.stream import ChatChunk, Reasoning, Retrying, Start, Text, UsageReport, Warn
 from runners.wire.framing import parse_json
+from tests.transcripts import translate
 from tests.transcripts.expected_copilot import ATTEMPTS, CONTEXT, EXPECTED, REASONING, RETRIES, TEXTS, USAGE
 
 ROOT = Path(__file__).parent / "transcripts" / "copilot" / "1.0.102"
@@ -65,25 +66,6 @@ def made(name: str) -> CopilotTranslator:
     return CopilotTranslator("copilot", "asked", is_one_shot=not is_headless(name))
 
 
-def translate(turn: list[Event], translator: CopilotTranslator) -> tuple[list[ChatChunk], str]:
-    """The chunks, checked for their order, and how the turn ended: a stop reason, `error:kind`, or `cut`."""
-    order, chunks = OrderChecker(), []
-    for event in turn:
-        if translator.ended:
-            break
-        try:
-            new = translator.feed(event)
-        except RunnerError as error:
-            assert translator.ended
-            return chunks, f"error:{error.kind}"
-        for chunk in new:
-            order.feed(chunk)
-            chunks.append(chunk)
-    last = chunks[-1] if chunks else None
-    assert order.ended == translator.ended == isinstance(last, Done)
-    return chunks, last.stop_reason if isinstance(last, Done) else "cut"
-
-
 def feed_all(turn: list[Event], translator: CopilotTranslator) -> None:
     for event in turn:
         translator.feed(event)
@@ -94,7 +76,8 @@ def shown(chunks: list[ChatChunk]) -> str:
 
 
 def all_of(name: str) -> list[tuple[list[ChatChunk], str]]:
-    return [translate(turn, made(name)) for turn in turns(name)]
+    told = [translate(turn, made(name)) for turn in turns(name)]
+    return [(chunks, end or "cut") for chunks, end in told]
 
 
 def test_there_are_transcripts_of_both_modes() -> None:
@@ -249,6 +232,7 @@ def test_a_turn_with_any_one_event_missing_ends_all_the_same(name: str, index: i
         translator = made(name)
         _, end = translate(turn[:missing] + turn[missing + 1 :], translator)
         assert translator.ended, f"without {turn[missing]['type']}"
+        assert end is not None
         assert end in ("end_turn", "length") or end.startswith("error:")
 
 

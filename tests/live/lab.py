@@ -56,6 +56,11 @@ def joined(chunks: list[Json], kind: str) -> str:
     return "".join(chunk["chunk"] for chunk in chunks if chunk["type"] == kind)
 
 
+def cancel(chat: int) -> Json:
+    """The notification that cancels a chat."""
+    return {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": chat}}
+
+
 class Lab:
     """`api` is what the CLIs talk to, `wire` the test's connection to the daemon, `runner` whom it chats with."""
 
@@ -108,6 +113,19 @@ class Lab:
             assert message["params"]["id"] == request_id
             chunks.append(message["params"]["chunk"])
         return chunks
+
+    async def cancel(self, chat: int) -> None:
+        """Asks the daemon to cancel a chat."""
+        await self.wire.send(cancel(chat))
+
+    async def cancelled_in_time(self, chat: int, limit_s: float) -> None:
+        """Cancels a chat whose request is at the API: that ends in time, its CLI too, and the client is told."""
+        received = await self.received()
+        await self.cancel(chat)
+        await asyncio.wait_for(received.gone.wait(), limit_s)
+        assert (await self.rest(chat)).error["kind"] == "cancelled"
+        await self.no_cli_is_left()
+        assert len(self.api.requests) == 1
 
     async def received(self, n: int = 1) -> Received:
         """The n-th request of the CLIs to their API, from 1."""

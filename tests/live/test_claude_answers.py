@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.live.claude_body import newest
-from tests.live.lab import Json, Lab, joined
+from tests.live.lab import Json, Lab, cancel, joined
 from tests.live.messages_api import Reply, text
 from tests.world import END_S, user
 
@@ -122,31 +122,17 @@ async def test_usage_counts_cached_tokens_as_part_of_the_input(lab: Lab) -> None
     assert answer.chunks[-2] == {"type": "usage", "usage": got}
 
 
-def cancel(chat: int) -> Json:
-    return {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": chat}}
-
-
-async def cancelled_in_time(lab: Lab, chat: int) -> None:
-    """Cancels a chat whose request is at the API: that ends within a second, its CLI too, and the client is told."""
-    received = await lab.received()
-    await lab.wire.send(cancel(chat))
-    await asyncio.wait_for(received.gone.wait(), CANCEL_S)
-    assert (await lab.rest(chat)).error["kind"] == "cancelled"
-    await lab.no_cli_is_left()
-    assert len(lab.api.requests) == 1
-
-
 async def test_a_chat_cancelled_mid_stream_ends_its_request_to_the_api_and_its_cli(lab: Lab) -> None:
     lab.api.script(text("Hel", "lo", pause=asyncio.Event(), pause_after=1))
     chat = await lab.begin(user("hi"))
     await lab.chunks_until(chat, "Hel")
-    await cancelled_in_time(lab, chat)
+    await lab.cancelled_in_time(chat, CANCEL_S)
     assert (await lab.chat(user("again"))).result["content"] == "ok"
 
 
 async def test_a_chat_cancelled_before_the_api_has_answered_ends_its_request_to_the_api_and_its_cli(lab: Lab) -> None:
     lab.api.script(text("never").broken("stall"))
-    await cancelled_in_time(lab, await lab.begin(user("hi")))
+    await lab.cancelled_in_time(await lab.begin(user("hi")), CANCEL_S)
 
 
 async def test_a_chat_cancelled_while_its_cli_starts_is_answered_and_leaves_no_cli(lab: Lab) -> None:
@@ -155,7 +141,7 @@ async def test_a_chat_cancelled_while_its_cli_starts_is_answered_and_leaves_no_c
     async with asyncio.timeout(END_S):
         while not lab.clis():  # noqa: ASYNC110 nothing tells of a process of others
             await asyncio.sleep(0.005)
-    await lab.wire.send(cancel(chat))
+    await lab.cancel(chat)
     assert (await lab.rest(chat)).error["kind"] == "cancelled"
     await lab.no_cli_is_left()
 
@@ -174,7 +160,7 @@ async def test_cancelling_one_of_two_chats_leaves_the_other_alone(lab: Lab) -> N
     doomed, other = [await lab.begin(user(word)) for word in ("doomed", "other")]
     both = [await lab.received(n) for n in (1, 2)]
     dropped = next(received for received in both if newest(received.body) == "doomed")
-    await lab.wire.send(cancel(doomed))
+    await lab.cancel(doomed)
     await asyncio.wait_for(dropped.gone.wait(), CANCEL_S)
     for_the_rest.set()
     first, second = await lab.rest_of_all(doomed, other)

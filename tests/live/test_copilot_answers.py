@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.live.completions_api import Reply, text, tool_call
-from tests.live.lab import Entries, Json, Lab, joined
+from tests.live.lab import Entries, Json, Lab, cancel, joined
 from tests.world import END_S, Wire, until, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -191,36 +191,22 @@ async def test_two_conversations_in_one_process_never_see_each_others_text(lab: 
     for received in lab.api.requests[1:]:
         who = newest(received.body).split()[0]
         assert received.body["messages"] == said[who][: len(received.body["messages"])]
-    await lab.wire.send(cancel(held))
+    await lab.cancel(held)
     assert (await lab.rest(held)).error["kind"] == "cancelled"
-
-
-def cancel(chat: int) -> Json:
-    return {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": chat}}
-
-
-async def cancelled_in_time(lab: Lab, chat: int) -> None:
-    """Cancels a chat whose request is at the API: that ends at once, its CLI too, and the client is told."""
-    received = await lab.received()
-    await lab.wire.send(cancel(chat))
-    await asyncio.wait_for(received.gone.wait(), CANCEL_S)
-    assert (await lab.rest(chat)).error["kind"] == "cancelled"
-    await lab.no_cli_is_left()
-    assert len(lab.api.requests) == 1
 
 
 async def test_a_chat_cancelled_mid_stream_ends_its_request_to_the_api_and_the_next_one_works(lab: Lab) -> None:
     lab.api.script(text("Hel", "lo", pause=asyncio.Event(), pause_after=1))
     chat = await lab.begin(user("hi"))
     await lab.chunks_until(chat, "Hel")
-    await cancelled_in_time(lab, chat)
+    await lab.cancelled_in_time(chat, CANCEL_S)
     assert (await lab.chat(user("again"))).result["content"] == "ok"
     assert lab.api.requests[-1].body["messages"] == user("again")
 
 
 async def test_a_chat_cancelled_before_the_api_has_answered_ends_its_request_to_the_api(lab: Lab) -> None:
     lab.api.script(text("never").broken("stall"))
-    await cancelled_in_time(lab, await lab.begin(user("hi")))
+    await lab.cancelled_in_time(await lab.begin(user("hi")), CANCEL_S)
 
 
 async def test_a_chat_cancelled_while_its_cli_starts_is_answered_and_leaves_no_cli(lab: Lab) -> None:
@@ -231,7 +217,7 @@ async def test_a_chat_cancelled_while_its_cli_starts_is_answered_and_leaves_no_c
         return bool(lab.clis())
 
     await until(started)
-    await lab.wire.send(cancel(chat))
+    await lab.cancel(chat)
     assert (await lab.rest(chat)).error["kind"] == "cancelled"
     await lab.no_cli_is_left()
 
@@ -251,7 +237,7 @@ async def test_cancelling_one_of_two_chats_in_a_process_leaves_the_other_alone(l
     both = [await lab.received(n) for n in (1, 2)]
     dropped = next(received for received in both if newest(received.body) == "doomed")
     assert len({worker["pid"] for worker in await lab.workers()}) == 1
-    await lab.wire.send(cancel(doomed))
+    await lab.cancel(doomed)
     await asyncio.wait_for(dropped.gone.wait(), CANCEL_S)
     for_the_rest.set()
     first, second = await lab.rest_of_all(doomed, other)

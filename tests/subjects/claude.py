@@ -16,9 +16,10 @@ from runners.testing import Received, Subject, request
 from runners.translator import Translator
 from tests.live.claude_body import our_messages, our_system
 from tests.live.messages_api import MessagesApi, Reply, text
+from tests.live.stand_in import Json
+from tests.subjects.on_api import HOLD, OnApi
 from tests.world import World
 
-HOLD = "[hold]"
 FAKE_CLAUDE = Path(__file__).parents[1] / "fakes" / "fake_claude.py"
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts" / "claude"
 
@@ -39,37 +40,22 @@ def received_by_api(body: dict[str, Any]) -> Received:
     return Received("".join(our_system(body)), texts, knobs, images)
 
 
-class RealClaude(Subject):
-    """The real CLI against the stand-in API, which answers with the text that it was sent."""
+class RealClaude(OnApi):
+    """The real CLI against the stand-in API."""
 
     def __init__(self, world: World, binary: Path, api: MessagesApi) -> None:
-        self._api = api
         self._env = {"HOME": str(world.home), "ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": "dummy"}
         self._state = world.state / "claude"
-        self._pieces: dict[str, tuple[str, ...]] = {}
-        self.provider = self._made(str(binary))
-        api.answer = self._answer
+        super().__init__(api, self._made(str(binary)))
 
     def _made(self, binary: str) -> ClaudeProvider:
         return ClaudeProvider("claude", ClaudeSettings(binary=binary, env=self._env), state_dir=self._state)
 
-    def _answer(self, body: dict[str, Any]) -> Reply:
-        asked = received_by_api(body).messages[-1][1]
-        if asked == HOLD:
-            return text("first", "never").broken("stall", after=1)
-        return text(*self._pieces.get(asked, (asked,)))
+    def read(self, body: Json) -> Received:
+        return received_by_api(body)
 
-    def answer(self, *pieces: str) -> ChatRequest:
-        whole = "".join(pieces)
-        self._pieces[whole] = pieces
-        return request(whole)
-
-    def hold(self) -> ChatRequest:
-        return request(HOLD)
-
-    async def deliver(self, request: ChatRequest) -> Received:
-        await self.provider.complete(request)
-        return received_by_api(self._api.requests[-1].body)
+    def text(self, *pieces: str) -> Reply:
+        return text(*pieces)
 
     def missing(self) -> LlmProvider:
         return self._made("/nonexistent/claude")

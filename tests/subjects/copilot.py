@@ -15,9 +15,10 @@ from runners.testing import Received, Subject, request
 from runners.translator import Translator
 from tests.live.completions_api import CompletionsApi, Reply, text
 from tests.live.install import COPILOT_CACHE
+from tests.live.stand_in import Json
+from tests.subjects.on_api import HOLD, OnApi
 from tests.world import World
 
-HOLD = "[hold]"
 FAKE_COPILOT = Path(__file__).parents[1] / "fakes" / "fake_copilot.py"
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts" / "copilot" / "1.0.102"
 ONE_SHOT_VERSION = "GitHub Copilot CLI 1.0.70."
@@ -39,40 +40,25 @@ def received_by_api(body: dict[str, Any]) -> Received:
     return Received(system, texts, knobs, images)
 
 
-class RealCopilot(Subject):
-    """The real CLI against the stand-in API, which answers with the text that it was sent."""
+class RealCopilot(OnApi):
+    """The real CLI against the stand-in API."""
 
     def __init__(self, world: World, binary: Path, api: CompletionsApi) -> None:
-        self._api = api
+        self._url = api.url
         self._env = {"HOME": str(world.home), "XDG_CACHE_HOME": str(COPILOT_CACHE), "KEY": "dummy"}
         self._state = world.state / "copilot"
-        self._pieces: dict[str, tuple[str, ...]] = {}
-        self.provider = self._made(str(binary))
-        api.answer = self._answer
+        super().__init__(api, self._made(str(binary)))
 
     def _made(self, binary: str) -> CopilotProvider:
-        provider = CopilotModelProvider(base_url=self._api.url, api_key_env="KEY")
+        provider = CopilotModelProvider(base_url=self._url, api_key_env="KEY")
         settings = CopilotSettings(binary=binary, model="gpt-x", provider=provider, env=self._env)
         return CopilotProvider("copilot", settings, state_dir=self._state)
 
-    def _answer(self, body: dict[str, Any]) -> Reply:
-        asked = received_by_api(body).messages[-1][1]
-        if HOLD in asked:
-            return text("first", "never").broken("stall", after=1)
-        pieces = (pieces for whole, pieces in self._pieces.items() if whole in asked or whole.rstrip() in asked)
-        return text(*max(pieces, key=lambda found: len("".join(found)), default=(asked,)))
+    def read(self, body: Json) -> Received:
+        return received_by_api(body)
 
-    def answer(self, *pieces: str) -> ChatRequest:
-        whole = "".join(pieces)
-        self._pieces[whole] = pieces
-        return request(whole)
-
-    def hold(self) -> ChatRequest:
-        return request(HOLD)
-
-    async def deliver(self, request: ChatRequest) -> Received:
-        await self.provider.complete(request)
-        return received_by_api(self._api.requests[-1].body)
+    def text(self, *pieces: str) -> Reply:
+        return text(*pieces)
 
     def missing(self) -> LlmProvider:
         return self._made("/nonexistent/copilot")
