@@ -159,11 +159,8 @@ class ResponseFormat(_Incoming):
         if self.type == "text":
             return None
         given = self.json_schema or {"type": "object"}
-        return (
-            {"name": "answer", **given}
-            if isinstance(given.get("schema"), dict)
-            else {"name": "answer", "schema": given}
-        )
+        is_wrapped = isinstance(given.get("schema"), dict)
+        return {"name": "answer"} | (given if is_wrapped else {"schema": given})
 
 
 class ChatRequest(_Incoming):

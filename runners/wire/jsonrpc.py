@@ -87,7 +87,7 @@ class Peer:
 
     async def refuse(self, error: RpcError) -> None:
         """Answers what `take` raised."""
-        await self._reply(error.request_id, error.reply())
+        await self._deliver(dump_json(_response(error.request_id, error.reply())))
 
     async def take(self, frame: bytes) -> None:
         """Takes in one message; RpcError when it is none, or none that can be served now.
@@ -162,9 +162,7 @@ class Peer:
             _log.exception("the answer to %s failed", method)
             error = RpcError(INTERNAL_ERROR, "the request failed by a bug; the log says how")
             reply = dump_json(_response(request_id, error.reply()))
-        # Who does not listen any more gets no answer.
-        with suppress(ConnectionError, RunnerError):
-            await self._send_frame(reply)
+        await self._deliver(reply)
 
     async def _replied(self, request_id: RequestId, method: str, params: Any) -> dict[str, Any]:
         try:
@@ -182,9 +180,10 @@ class Peer:
             # Most often the other end's: then nobody reads this, and who reads from it ends us.
             return RpcError(INTERNAL_ERROR, "a connection broke").reply()
 
-    async def _reply(self, request_id: RequestId | None, reply: dict[str, Any]) -> None:
+    async def _deliver(self, reply: bytes) -> None:
+        # Who does not listen any more gets no answer.
         with suppress(ConnectionError, RunnerError):
-            await self._send_frame(dump_json(_response(request_id, reply)))
+            await self._send_frame(reply)
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._send_frame(dump_json({"jsonrpc": "2.0"} | message))

@@ -208,7 +208,7 @@ class CopilotProvider(LlmProvider):
         )
 
     def _environment(self) -> dict[str, str]:
-        # In the one-shot mode always: each run leaves its files there, and would start the user's MCP servers.
+        # An old one too, which is only asked for its login here: each of its chats has a home that goes with it.
         is_private = self.settings.private_home or not self._known.is_headless
         home = {"COPILOT_HOME": str(self.directory("home"))} if is_private else {}
         return self.environment({"COPILOT_AUTO_UPDATE": "false"} | home)

@@ -46,7 +46,6 @@ _NO_AGENT = {
     "streaming": True,
 }
 
-
 _CONVERSATION_CAP = 16 * 1024 * 1024
 
 
@@ -59,9 +58,9 @@ class CliTurn:
         self._server = server
         # Its configuration directory too, so that no MCP server and no hook of the user's is started.
         self._directory = Path(tempfile.mkdtemp(dir=directory))
-        self._beginning: asyncio.Task[None] | None = None
-        self._is_resumed = self._is_sent = self._is_over = False
-        self._new: ChatMessage | None = None
+        self._beginning: asyncio.Task[bool] | None = None
+        self._is_resumed = self._is_over = False
+        self._prompt: str | None = None
         server.turns[self.id] = self
 
     async def begin(self, messages: list[ChatMessage], settings: dict[str, Any], last: dict[str, Any]) -> None:
@@ -71,13 +70,18 @@ class CliTurn:
         self._beginning.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._beginning)
 
-    async def _begin(self, messages: list[ChatMessage], settings: dict[str, Any], last: dict[str, Any]) -> None:
-        *history, self._new = messages
-        if self._new.role == "tool":
-            history, self._new = messages, None
+    async def _begin(self, messages: list[ChatMessage], settings: dict[str, Any], last: dict[str, Any]) -> bool:
+        """Whether the CLI was sent the message: not when the turn was over before that."""
+        *history, new = messages
+        if new.role == "tool":
+            # Without a message the CLI goes on by itself, as it should behind the result of a tool.
+            history, prompts = messages, []
+        else:
+            self._prompt = mended(new.text)
+            prompts = [{"prompt": self._prompt, **attachments(new)}]
         events = seed(self.id, history, str(self._server.cwd), str(settings.get("model", "")))
         record = "".join(json.dumps(mended(event)) + "\n" for event in events)
-        new_size = sum(len(part.text if isinstance(part, TextPart) else part.data) for part in messages[-1].parts)
+        new_size = sum(len(part.text if isinstance(part, TextPart) else part.data) for part in new.parts)
         if len(record) + new_size > _CONVERSATION_CAP:
             # The CLI tells some of it back, in a frame that must stay below the cap of a line.
             cap_mb = _CONVERSATION_CAP >> 20
@@ -87,11 +91,9 @@ class CliTurn:
         await self._server.call("session.resume", _NO_AGENT | mended(settings) | place | {"disableResume": True})
         self._is_resumed = True
         if self._is_over:
-            return  # nobody waits for the answer any more, and the call of the model would be paid for
-        # Without a message the CLI goes on by itself, as it should behind the result of a tool.
-        new = [] if self._new is None else [{"prompt": mended(self._new.text), **attachments(self._new)}]
-        await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": new} | mended(last))
-        self._is_sent = True
+            return False  # nobody waits for the answer any more, and the call of the model would be paid for
+        await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": prompts} | mended(last))
+        return True
 
     def _write(self, record: str) -> None:
         state = self._directory / "session-state" / self.id
@@ -103,8 +105,8 @@ class CliTurn:
 
     def hook(self, kind: str) -> dict[str, Any]:
         """Answers what the CLI asks its host. The user's text stays as it is: the CLI would trim and date it."""
-        if kind == "userPromptTransformed" and self._new is not None:
-            return {"output": {"modifiedTransformedPrompt": mended(self._new.text)}}
+        if kind == "userPromptTransformed" and self._prompt is not None:
+            return {"output": {"modifiedTransformedPrompt": self._prompt}}
         return {}
 
     async def abort(self) -> None:
@@ -127,7 +129,7 @@ class CliTurn:
         if self._beginning is None:
             return False
         await asyncio.wait([self._beginning])
-        return self._beginning.exception() is None and self._is_sent
+        return self._beginning.exception() is None and self._beginning.result()
 
     def remove(self) -> None:
         """Removes its directory."""

@@ -15,7 +15,7 @@ from runners.capabilities import Capabilities
 from runners.errors import ModelNotFoundError, ProtocolError, RunnerError
 from runners.messages import ModelInfo
 from runners.provider import Health, LlmProvider, ProcessRef
-from runners.providers.ollama.server import OllamaServe, Servers, ask
+from runners.providers.ollama.server import Found, Servers, ask
 from runners.providers.ollama.session import OllamaSession
 from runners.settings import OllamaSettings
 from runners.translator import Event
@@ -110,7 +110,10 @@ class OllamaProvider(LlmProvider):
         return super().processes() or idle
 
     async def discover(self) -> None:
-        url, _ = await self._server()
+        await self._look((await self._server()).url)
+
+    async def _look(self, url: str) -> None:
+        """Learns which models the server has, and what those that are new can do."""
         tags = await ask(url, "GET", "/api/tags", limit_s=_ASK_S)
         try:
             digests = {str(listed["name"]): str(listed.get("digest")) for listed in tags["models"]}
@@ -141,27 +144,26 @@ class OllamaProvider(LlmProvider):
             _log.warning("%s: ollama does not show %s: %s", self.name, name, error)
 
     async def probe(self) -> Health:
-        await self.discover()
-        url, serve = await self._server()
-        version = (await ask(url, "GET", "/api/version", limit_s=_ASK_S)).get("version")
-        where = f"{'its own server' if serve else 'the server'} at {url}"
+        server = await self._server()
+        await self._look(server.url)
+        where = f"{'its own server' if server.ours else 'the server'} at {server.url}"
         wanted = self.default_model or "llama3.2"
         if self._known.models.get(_full_name(wanted)):
-            return Health("ready", version=version, detail=f"{where} has {len(self._known.able_to_chat)} models")
+            return Health("ready", version=server.version, detail=f"{where} has {len(self._known.able_to_chat)} models")
         missing = f"{where} has no model {wanted!r}" if self.default_model else f"{where} has no models"
-        return Health("degraded", "model_not_found", version, detail=missing, hint=f"ollama pull {wanted}")
+        return Health("degraded", "model_not_found", server.version, detail=missing, hint=f"ollama pull {wanted}")
 
     async def open(self) -> "OllamaSession":
-        url, serve = await self._server()
+        server = await self._server()
         if not self.default_model:
             raise ModelNotFoundError(f"{self.name} has no model", hint="ollama pull llama3.2")
-        return OllamaSession(self, self.settings, url, serve)
+        return OllamaSession(self, self.settings, server.url, server.ours)
 
     async def aclose(self) -> None:
         await super().aclose()
         await self._servers.aclose()
 
-    async def _server(self) -> tuple[str, OllamaServe | None]:
+    async def _server(self) -> Found:
         return await self._servers.find(ours_is_used=lambda: any(session.process for session in self.sessions))
 
     def _command(self) -> tuple[list[str], dict[str, str], Path]:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,6 +65,15 @@ async def version(url: str, *, limit_s: float = _ANSWERS_WITHIN_S) -> str:
     return said
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A server that answers: its address, its version, and the server itself when it is ours."""
+
+    url: str
+    version: str
+    ours: "OllamaServe | None"
+
+
 class Servers:
     """Finds the server for each request.
 
@@ -84,15 +94,15 @@ class Servers:
             return None
         return started.result()
 
-    async def find(self, *, ours_is_used: Callable[[], bool]) -> tuple[str, "OllamaServe | None"]:
-        """The address of a server that answers, and the server itself when it is ours.
+    async def find(self, *, ours_is_used: Callable[[], bool]) -> Found:
+        """A server that answers.
 
         The user's own comes first, also when it was started after ours, which then ends unless it is used. A server
         on another machine that does not answer is a NetworkError: its models are not here.
         """
         url = ollama_url(self._host)
         try:
-            await version(url)
+            told = await version(url)
         except NetworkError as error:
             if urlsplit(url).hostname not in _LOOPBACK:
                 error.hint = "start Ollama there, or change `host`"
@@ -100,10 +110,10 @@ class Servers:
         else:
             if self.ours is not None and not ours_is_used():
                 await self.aclose()
-            return url, None
+            return Found(url, told, None)
         serve = await self._own()
         try:
-            await version(serve.url)
+            told = await version(serve.url)
         except NetworkError:
             # Stuck: with nobody in it, another takes its place.
             if ours_is_used():
@@ -111,7 +121,8 @@ class Servers:
             if self.ours is serve:
                 await self.aclose()
             serve = await self._own()
-        return serve.url, serve
+            told = await version(serve.url)
+        return Found(serve.url, told, serve)
 
     async def _own(self) -> "OllamaServe":
         started = self._starting
