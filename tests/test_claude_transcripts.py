@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from runners.errors import RunnerError
 from runners.providers.claude.events import ClaudeTranslator
 from runners.stream import Retrying, Start, Text, UsageReport, Warn
+from runners.translator import Event
 from runners.wire.framing import parse_json
-from tests.transcripts import translate
+from tests.transcripts import records, translate
 from tests.transcripts.expected_claude import (
     CUT_AT_A_RETRY,
     CUT_AT_MAX_TOKENS,
@@ -24,17 +25,9 @@ from tests.transcripts.expected_claude import (
 ROOT = Path(__file__).parent / "transcripts" / "claude"
 NAMES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("*/*.jsonl"))
 
-Event = dict[str, Any]
-
 
 def events(name: str) -> Iterator[Event]:
-    for line in (ROOT / f"{name}.jsonl").read_bytes().split(b"\n"):
-        try:
-            event = parse_json(line)
-        except ValueError:
-            continue  # some are plain text
-        if isinstance(event, dict):
-            yield event
+    return records(ROOT / f"{name}.jsonl")
 
 
 def turns(name: str) -> Iterator[list[Event]]:

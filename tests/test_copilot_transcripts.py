@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from runners.errors import ContextOverflowError, RunnerError, VendorError
 from runners.providers.copilot.events import CopilotTranslator
 from runners.stream import ChatChunk, Reasoning, Retrying, Start, Text, UsageReport, Warn
+from runners.translator import Event
 from runners.wire.framing import parse_json
-from tests.transcripts import translate
+from tests.transcripts import records, translate
 from tests.transcripts.expected_copilot import ATTEMPTS, CONTEXT, EXPECTED, REASONING, RETRIES, TEXTS, USAGE
 
 ROOT = Path(__file__).parent / "transcripts" / "copilot" / "1.0.102"
@@ -21,31 +22,23 @@ NAMES = sorted(path.stem for path in ROOT.glob("*.jsonl"))
 TURNS = [(name, index) for name in sorted(EXPECTED) for index in range(len(EXPECTED[name].split()))]
 SENDS = ("session.send", "session.sendMessages")
 
-Event = dict[str, Any]
 
-
-def records(name: str) -> Iterator[Event]:
-    for line in (ROOT / f"{name}.jsonl").read_bytes().split(b"\n"):
-        try:
-            record = parse_json(line)
-        except ValueError:
-            continue  # some are plain text
-        if isinstance(record, dict):
-            yield record
+def recorded(name: str) -> Iterator[Event]:
+    return records(ROOT / f"{name}.jsonl")
 
 
 def is_headless(name: str) -> bool:
-    return any("dir" in record for record in records(name))
+    return any("dir" in record for record in recorded(name))
 
 
 def turns(name: str) -> list[list[Event]]:
     """The events of each turn; the one-shot mode has one."""
-    return list(headless_turns(name)) if is_headless(name) else [list(records(name))]
+    return list(headless_turns(name)) if is_headless(name) else [list(recorded(name))]
 
 
 def headless_turns(name: str) -> list[list[Event]]:
     """What each session told from a send that was accepted up to its idle."""
-    told = list(records(name))
+    told = list(recorded(name))
     accepted = {record["msg"]["id"] for record in told if record["dir"] == "<" and "result" in record["msg"]}
     found: list[list[Event]] = []
     running: dict[str, list[Event]] = {}
@@ -163,7 +156,7 @@ def test_an_answer_that_broke_off_does_not_come_a_second_time(name: str, is_one_
 def test_what_is_of_another_transport_brings_no_chunk(name: str) -> None:
     for is_one_shot in (True, False):
         translator = CopilotTranslator("copilot", "asked", is_one_shot=is_one_shot)
-        for record in records(name):
+        for record in recorded(name):
             assert translator.feed(record.get("msg", record)) == []
         assert not translator.ended
 

@@ -223,6 +223,16 @@ async def until(look: Callable[[], Awaitable[T | None]]) -> T:
     return seen
 
 
+def system(text: str) -> list[dict[str, Any]]:
+    """A system prompt, to stand before a conversation."""
+    return [{"role": "system", "content": text}]
+
+
+def assistant(text: str, **fields: object) -> dict[str, Any]:
+    """A message of the past."""
+    return {"role": "assistant", "content": text} | fields
+
+
 def user(text: str) -> list[dict[str, Any]]:
     """A conversation of one message."""
     return [{"role": "user", "content": text}]

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from tests.live.stand_in import Received, StandIn
+from tests.live.stand_in import BaseReply, Received, StandIn
 from tests.world import END_S, Daemon, Wire, World
 
 Json = dict[str, Any]
@@ -126,6 +126,26 @@ class Lab:
         assert (await self.rest(chat)).error["kind"] == "cancelled"
         await self.no_cli_is_left()
         assert len(self.api.requests) == 1
+
+    async def partly_answered(self, reply: BaseReply, *later: BaseReply, runner: str) -> tuple[list[Json], Json]:
+        """The chunks and the error of an answer that breaks behind "Hello", once that is at the client.
+
+        `later` is what the CLI would be told if it asked again.
+        """
+        assert reply.pause is not None
+        self.api.script(reply, *later)
+        chat = await self.begin([{"role": "user", "content": "hi"}], runner=runner)
+        seen = await self.chunks_until(chat, "Hello")
+        reply.pause.set()
+        rest = await self.rest(chat)
+        assert [chunk["type"] for chunk in rest.chunks] == ["error"]
+        assert joined(seen + rest.chunks, "text") == "Hello"
+        failure = rest.response["error"]["data"]
+        assert rest.chunks[-1] == {"type": "error", "error": failure}
+        await self.no_cli_is_left()
+        assert len(self.api.requests) == 1
+        assert isinstance(failure, dict)
+        return seen, failure
 
     async def received(self, n: int = 1) -> Received:
         """The n-th request of the CLIs to their API, from 1."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.live.claude_body import our_messages, said
 from tests.live.claude_lab import NO_LOGIN, PLAN
-from tests.live.lab import Entries, Json, Lab, joined
+from tests.live.lab import Entries, Json, Lab
 from tests.live.messages_api import AnyReply, Reply, error, text
 from tests.world import user
 
@@ -136,20 +136,8 @@ async def test_without_a_login_the_error_says_how_to_log_in_and_nothing_is_asked
 
 async def partly_answered(lab: Lab, reply: Reply, runner: str = "claude") -> Json:
     """The error of an answer that breaks behind "Hel" and "lo", once both are at the client."""
-    assert reply.pause is not None
-    lab.api.script(reply)
-    chat = await lab.begin(user("hi"), runner=runner)
-    seen = await lab.chunks_until(chat, "Hello")
-    reply.pause.set()
-    rest = await lab.rest(chat)
-    assert [chunk["type"] for chunk in rest.chunks] == ["error"]
+    seen, failure = await lab.partly_answered(reply, runner=runner)
     assert [chunk["chunk"] for chunk in seen if chunk["type"] == "text"] == ["Hel", "lo"]
-    assert joined(seen + rest.chunks, "text") == "Hello"
-    failure = rest.response["error"]["data"]
-    assert rest.chunks[-1] == {"type": "error", "error": failure}
-    await lab.no_cli_is_left()
-    assert len(lab.api.requests) == 1
-    assert isinstance(failure, dict)
     return failure
 
 

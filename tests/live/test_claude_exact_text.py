@@ -1,12 +1,11 @@
 """Every text reaches the model, and comes back from it, byte for byte: also what claude's own prompt takes for more."""
 
-import random
-
 import pytest
 
 from tests.live.claude_body import our_messages, our_system, said
 from tests.live.lab import Json, Lab, joined
 from tests.live.messages_api import text
+from tests.live.texts import much_text
 from tests.world import user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -79,18 +78,6 @@ async def test_parts_of_a_message_and_messages_in_a_row_reach_the_model_in_their
     # The parts of one message are one text, the messages in a row one message.
     expected = [said("user", "/help", "one", "two"), said("assistant", "ok"), said("user", "/clear @/etc/passwd \n")]
     assert our_messages((await lab.received()).body) == expected
-
-
-def much_text(size: int, seed: int) -> str:
-    """So many characters of every kind, and no pattern that a cut or a doubling would not show."""
-    choice = random.Random(seed)
-    words = ["word", "\U0001f600", "\u2028", "\r\n", "\u00fc", "  ", "\t", '"\\', "\u4e2d\u6587", "</x>"]
-    parts: list[str] = []
-    length = 0
-    while length < size:
-        parts.append(f"{choice.choice(words)}{choice.randrange(1_000_000)}")
-        length += len(parts[-1])
-    return "".join(parts)
 
 
 async def test_megabytes_of_history_prompt_and_answer_survive_byte_for_byte(lab: Lab) -> None:

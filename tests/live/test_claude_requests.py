@@ -14,19 +14,11 @@ from tests.live.claude_body import our_messages, our_system, said
 from tests.live.claude_lab import KEY, claude_lab
 from tests.live.lab import Json, Lab
 from tests.live.stand_in import StandIn
-from tests.world import World, user
+from tests.world import World, assistant, system, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 CALL = {"id": "toolu_1", "name": "get_weather", "arguments": {"city": "Zürich", "days": 3}}
-
-
-def system(text: str) -> list[Json]:
-    return [{"role": "system", "content": text}]
-
-
-def assistant(text: str, **fields: object) -> Json:
-    return {"role": "assistant", "content": text} | fields
 
 
 async def test_a_conversation_with_a_system_prompt_arrives_as_it_is_and_nothing_else(lab: Lab) -> None:

@@ -140,19 +140,7 @@ async def test_an_error_that_the_cli_gets_over_ends_in_the_answer(lab: Lab) -> N
 
 async def partly_answered(lab: Lab, reply: Reply, runner: str = "copilot") -> Json:
     """The error of an answer that breaks behind "Hel" and "lo", once both are at the client."""
-    assert reply.pause is not None
-    lab.api.script(reply, text("Hello world"))  # what the CLI would say a second time
-    chat = await lab.begin(user("hi"), runner=runner)
-    seen = await lab.chunks_until(chat, "Hello")
-    reply.pause.set()
-    rest = await lab.rest(chat)
-    assert [chunk["type"] for chunk in rest.chunks] == ["error"]
-    assert joined(seen + rest.chunks, "text") == "Hello"
-    failure = rest.response["error"]["data"]
-    assert rest.chunks[-1] == {"type": "error", "error": failure}
-    await lab.no_cli_is_left()
-    assert len(lab.api.requests) == 1
-    assert isinstance(failure, dict)
+    _, failure = await lab.partly_answered(reply, text("Hello world"), runner=runner)
     return failure
 
 

@@ -1,11 +1,10 @@
 """Every text reaches the model and comes back byte for byte: also what copilot's own prompt takes for more."""
 
-import random
-
 import pytest
 
 from tests.live.completions_api import text
 from tests.live.lab import Entries, Json, Lab, joined
+from tests.live.texts import much_text
 from tests.world import user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -82,18 +81,6 @@ async def test_parts_of_a_message_and_messages_in_a_row_reach_the_model_in_their
 async def test_an_empty_prompt_reaches_the_model_empty(lab: Lab) -> None:
     await lab.chat([*user("hi"), {"role": "assistant", "content": "ok"}, *user("")])
     assert (await lab.received()).body["messages"][-1] == user("")[0]
-
-
-def much_text(size: int, seed: int) -> str:
-    """So many characters of every kind, and no pattern that a cut or a doubling would not show."""
-    choice = random.Random(seed)
-    words = ["word", "\U0001f600", "\u2028", "\r\n", "\u00fc", "  ", "\t", '"\\', "\u4e2d\u6587", "</x>"]
-    parts: list[str] = []
-    length = 0
-    while length < size:
-        parts.append(f"{choice.choice(words)}{choice.randrange(1_000_000)}")
-        length += len(parts[-1])
-    return "".join(parts)
 
 
 async def test_a_megabyte_of_history_prompt_and_answer_survives_byte_for_byte(lab: Lab) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.copilot_lab import MODEL
 from tests.live.lab import Entries, Json, Lab
-from tests.world import user
+from tests.world import assistant, system, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
@@ -27,14 +27,6 @@ def entries() -> Entries:
 @pytest.fixture
 def lab(lab_of_copilot: Lab) -> Lab:
     return lab_of_copilot
-
-
-def system(text: str) -> list[Json]:
-    return [{"role": "system", "content": text}]
-
-
-def assistant(text: str, **fields: object) -> Json:
-    return {"role": "assistant", "content": text} | fields
 
 
 async def test_a_conversation_with_a_system_prompt_arrives_as_it_is_and_nothing_else(lab: Lab) -> None:

@@ -1,8 +1,23 @@
 """Recordings of the vendors' CLIs, and how a turn of one goes through a translator."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from runners.errors import RunnerError
 from runners.stream import ChatChunk, Done, OrderChecker
 from runners.translator import Event, Translator
+from runners.wire.framing import parse_json
+
+
+def records(path: Path) -> Iterator[Event]:
+    """The JSON objects of a recording; some recordings are plain text."""
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            record = parse_json(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
 
 
 def translate(turn: list[Event], translator: Translator) -> tuple[list[ChatChunk], str | None]:
