@@ -3,7 +3,7 @@
 Owns the kinds, which of them are worth a retry, and their form on the wire. Knows no vendor.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class RunnerError(Exception):
@@ -41,6 +41,12 @@ class RunnerError(Exception):
         self.stderr_tail = stderr_tail
         self.requested_tokens = requested_tokens
         self.max_tokens = max_tokens
+
+    def __copy__(self) -> Self:
+        # The inherited way calls the class with the message alone, and some kinds need more.
+        twin = type(self).__new__(type(self), *self.args)
+        vars(twin).update(vars(self))
+        return twin
 
     def to_dict(self) -> dict[str, Any]:
         """The error as it stands in the `data` of a JSON-RPC error; what is unknown is left out."""

@@ -14,7 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError
+from runners.wire import ownership
 from runners.wire.framing import Framer, LineFramer
 from runners.wire.pipes import ORPHANED_PIPE_S, Pipes
 
@@ -34,15 +37,18 @@ class CliProcess:
         self,
         transport: asyncio.SubprocessTransport,
         pipes: Pipes,
+        mark: str,
         temporary: "tempfile.TemporaryDirectory[str] | None",
     ) -> None:
         self._transport = transport
         self._pipes = pipes
+        self._mark = mark
         self._temporary = temporary
         self._closing: asyncio.Task[None] | None = None
         self._burst = 0
         self.pid = transport.get_pid()
-        self.start_time = time.time()
+        self.start_time = time.monotonic()
+        ownership.started(mark, self.pid)
 
     @classmethod
     async def spawn(
@@ -54,7 +60,7 @@ class CliProcess:
         temporary: "tempfile.TemporaryDirectory[str] | None" = None,
         framer: Framer | None = None,
     ) -> "CliProcess":
-        """Starts `argv` with exactly `env`; NotInstalledError when that is no program we can run.
+        """Starts `argv` with exactly `env` and our mark; NotInstalledError when that is no program we can run.
 
         `temporary` becomes its TMPDIR, and is removed when it is closed, or here when it does not start. What it writes
         is cut into frames by `framer`: lines, unless another is given.
@@ -62,9 +68,12 @@ class CliProcess:
         loop = asyncio.get_running_loop()
         child_env = dict(env) if temporary is None else {**env, "TMPDIR": temporary.name}
         try:
-            transport, pipes = await loop.subprocess_exec(
-                lambda: Pipes(framer or LineFramer()), *argv, env=child_env, cwd=cwd, start_new_session=True
-            )
+            with ownership.starting() as mark:
+                child_env[ownership.VARIABLE] = mark
+                transport, pipes = await loop.subprocess_exec(
+                    lambda: Pipes(framer or LineFramer()), *argv, env=child_env, cwd=cwd, start_new_session=True
+                )
+                process = cls(transport, pipes, mark, temporary)
         except BaseException as error:
             if temporary is not None:
                 temporary.cleanup()
@@ -74,7 +83,7 @@ class CliProcess:
             # Anything else, such as too many open files, says nothing about the program.
             missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
             raise (NotInstalledError if missing else ProcessExitedError)(message) from error
-        return cls(transport, pipes, temporary)
+        return process
 
     @property
     def returncode(self) -> int | None:
@@ -166,7 +175,8 @@ class CliProcess:
     def close(self, *, ask: bool = True) -> asyncio.Task[None]:
         """Begins to end the process and its group: stdin EOF (when `ask`), SIGTERM, SIGKILL, each step at most 2 s.
 
-        Idempotent. The task goes on by itself when who waits for it is cancelled.
+        What it started in a session of its own is found by its mark and killed. Idempotent. The task goes on by itself
+        when who waits for it is cancelled.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(ask), name=f"close-{self.pid}")
@@ -188,6 +198,8 @@ class CliProcess:
         self._signal_group(signal.SIGKILL)
         self._close_pipes()
         await self._exits_within(_STEP_S)
+        await asyncio.to_thread(ownership.kill_marked, self._mark, besides=self.pid)
+        ownership.forget(self._mark)
         # Only now: it polls a child that still runs, and would take its exit code from under asyncio's watcher.
         self._transport.close()
         if self._temporary is not None:
@@ -203,6 +215,8 @@ class CliProcess:
                 pipe.close()
 
     def _signal_group(self, number: signal.Signals) -> None:
+        if self.returncode is not None and psutil.pid_exists(self.pid):
+            return  # ours is gone to the last, for its number could not be given to another else
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:

@@ -61,8 +61,8 @@ class CopilotProvider(LlmProvider):
     install_hint = f"npm install -g {PACKAGE}"
     settings: CopilotSettings
 
-    def __init__(self, name: str, settings: CopilotSettings, *, state_dir: Path) -> None:
-        super().__init__(name, settings, state_dir=state_dir)
+    def __init__(self, name: str, settings: CopilotSettings, *, state_dir: Path, run_dir: Path | None = None) -> None:
+        super().__init__(name, settings, state_dir=state_dir, run_dir=run_dir)
         # Shared with the copies that `with_model` makes.
         self._known = _Known()
         self._discovering = asyncio.Lock()

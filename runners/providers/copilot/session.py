@@ -163,7 +163,7 @@ class CopilotSession(TranscriptSession):
         return CopilotTranslator(self.provider.name, self.model)
 
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
-        self._turn_now = CliTurn(self.server, self.provider.directory("turns"))
+        self._turn_now = CliTurn(self.server, self.provider.run_directory("turns"))
         settings = self._settings | {"systemMessage": {"mode": "replace", "content": self._options.system}}
         if self._options.reasoning_effort is not None:
             settings["reasoningEffort"] = self._options.reasoning_effort

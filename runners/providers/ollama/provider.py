@@ -64,8 +64,8 @@ class OllamaProvider(LlmProvider):
     install_hint = "install Ollama from https://ollama.com/download, or start its server"
     settings: OllamaSettings
 
-    def __init__(self, name: str, settings: OllamaSettings, *, state_dir: Path) -> None:
-        super().__init__(name, settings, state_dir=state_dir)
+    def __init__(self, name: str, settings: OllamaSettings, *, state_dir: Path, run_dir: Path | None = None) -> None:
+        super().__init__(name, settings, state_dir=state_dir, run_dir=run_dir)
         # Shared with the copies that `with_model` makes.
         self._known = _Known()
         self._finds_default = settings.model is None
