@@ -1,83 +1,181 @@
 """The daemon as a program: put together from its parts, run until it is told to end."""
 
 import asyncio
+import os
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from daemon import __version__
-from daemon.config import Config
+from daemon.config import Config, find_config, load_config
+from daemon.errors import UnsafeDirectoryError
 from daemon.frontends.rpc import RpcFrontend
 from daemon.paths import private_directory, socket_path, state_directory
+from daemon.reaper import Lease, Reaper, sweep
 from daemon.registry import Registry
 from daemon.service import Service
 from daemon.supervisor import Supervisor
 from daemon.unix_socket import Instance
+from runners.errors import ConfigError
 
-# SIGHUP: the terminal that it ran in is gone.
-_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 
 _log = structlog.get_logger()
 
 
-def serve(config: Config, socket: Path | None) -> None:
-    """Serves until SIGTERM, SIGINT or `shutdown`. Raises DaemonError when it cannot start."""
+def serve(config: Config, socket: Path | None, *, named_config: Path | None = None) -> None:
+    """Serves until SIGTERM, SIGINT or `shutdown`. Raises DaemonError when it cannot start.
+
+    `named_config` is what the user named: a reload looks again which file is in force.
+    """
     state_dir = private_directory(state_directory())
     path = (socket or config.daemon.socket or socket_path()).expanduser()
     with Instance(path) as instance:
-        asyncio.run(_Daemon(config, state_dir).run(instance, path))
+        sweep(state_dir)
+        lease = _lease(state_dir)
+        try:
+            run_dir = lease.directory if lease else None
+            daemon = _Daemon(config, state_dir, run_dir, named_config and named_config.absolute())
+            asyncio.run(daemon.run(instance, path))
+        finally:
+            if lease is not None:
+                lease.release()
+
+
+def _lease(state_dir: Path) -> Lease | None:
+    try:
+        return Lease(state_dir)
+    except (OSError, UnsafeDirectoryError) as error:
+        # Better a daemon that can be killed badly than none.
+        _log.warning("lease.failed", error=str(error), hint=f"make {state_dir} writable")
+        return None
 
 
 class _Daemon:
-    def __init__(self, config: Config, state_dir: Path) -> None:
+    def __init__(self, config: Config, state_dir: Path, run_dir: Path | None, named_config: Path | None) -> None:
         self._config = config
         self._state_dir = state_dir
+        self._run_dir = run_dir
+        self._named_config = named_config
         self._end = asyncio.Event()
         self._force = asyncio.Event()
+        self._terminal = _Terminal()
+        self._reloading = asyncio.Lock()
+        self._hang_ups: set[asyncio.Task[None]] = set()
+        self._registry = Registry(config, state_dir, run_dir)
+        self._supervisor = Supervisor(self._registry)
+        self._service = Service(self._registry, self._supervisor)
+        self._rpc = RpcFrontend(
+            self._service,
+            shut_down=self._shut_down,
+            reload=self._reload,
+            line_cap_bytes=config.daemon.parse_cap_bytes,
+        )
 
     async def run(self, instance: Instance, path: Path) -> None:
         assert instance.socket is not None
         loop = asyncio.get_running_loop()
         for number in _ENDS:
             loop.add_signal_handler(number, self._signalled)
-        registry = Registry(self._config, self._state_dir)
-        supervisor = Supervisor(registry)
-        service = Service(registry, supervisor)
-        rpc = RpcFrontend(service, self._end.set, self._config.daemon.parse_cap_bytes)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        reaper = Reaper(self._state_dir)
         try:
-            supervisor.start()
-            await rpc.start(instance.socket)
+            reaper.start()
+            self._supervisor.start()
+            await self._rpc.start(instance.socket)
             _log.info(
                 "daemon.ready",
                 version=__version__,
                 socket=str(path),
                 config=str(self._config.path),
-                runners=list(registry.runners),
+                runners=list(self._registry.runners),
             )
             await self._end.wait()
-            service.refuse_chats()
-            await self._drain(rpc)
+            self._service.refuse_chats()
+            await self._drain()
         finally:
-            await rpc.aclose()
-            await supervisor.aclose()
-            await registry.aclose()
-            for number in _ENDS:
+            await self._rpc.aclose()
+            await self._supervisor.aclose()
+            await reaper.aclose()
+            for number in (*_ENDS, signal.SIGHUP):
                 # One that comes now is late, and must not make a failure of a good end.
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
             _log.info("daemon.ended")
 
+    def _shut_down(self) -> dict[str, Any]:
+        self._end.set()
+        return {"ok": True}
+
     def _signalled(self) -> None:
         """The first time running chats may end by themselves; the second time they are cut."""
         (self._force if self._end.is_set() else self._end).set()
 
-    async def _drain(self, rpc: RpcFrontend) -> None:
+    def _hung_up(self) -> None:
+        """SIGHUP: a reload is wanted, or the terminal that it was started in has gone."""
+        if self._terminal.is_gone():
+            self._signalled()
+            return
+        task = asyncio.create_task(self._reload_logged(), name="reload")
+        self._hang_ups.add(task)
+        task.add_done_callback(self._hang_ups.discard)
+
+    async def _reload_logged(self) -> None:
+        with suppress(ConfigError):  # it is in the log
+            await self._reload()
+
+    async def _reload(self) -> dict[str, Any]:
+        """Reads the configuration and swaps it in; ConfigError for a bad one, which changes nothing."""
+        async with self._reloading:
+            try:
+                config = await asyncio.to_thread(lambda: load_config(find_config(self._named_config)))
+                registry = Registry(config, self._state_dir, self._run_dir, before=self._registry)
+            except ConfigError as error:
+                _log.error("daemon.kept_configuration", error=error.message)
+                raise
+            needs_restart = ["daemon.socket"] if config.daemon.socket != self._config.daemon.socket else []
+            before, self._config, self._registry = self._registry.runners, config, registry
+            self._service.replace(registry)
+            self._rpc.line_cap_bytes = config.daemon.parse_cap_bytes
+            told = {
+                "config": str(config.path),
+                "added": [name for name in registry.runners if name not in before],
+                "changed": [n for n, runner in registry.runners.items() if n in before and before[n] is not runner],
+                "removed": [name for name in before if name not in registry.runners],
+                "needs_restart": needs_restart,
+            }
+            _log.info("daemon.reloaded", **told)
+            return {"ok": True, **told}
+
+    async def _drain(self) -> None:
         _log.info("daemon.draining", limit_s=self._config.daemon.drain_s)
-        waits = [asyncio.create_task(rpc.answered()), asyncio.create_task(self._force.wait())]
+        waits = [asyncio.create_task(self._rpc.answered()), asyncio.create_task(self._force.wait())]
         await asyncio.wait(waits, timeout=self._config.daemon.drain_s, return_when=asyncio.FIRST_COMPLETED)
         if not waits[0].done():
-            _log.warning("daemon.cut_chats", requests=len(rpc.answering))
+            _log.warning("daemon.cut_chats", requests=len(self._rpc.answering))
         for task in waits:
             task.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
+
+
+class _Terminal:
+    """The terminal that this process belongs to, when it does to one."""
+
+    def __init__(self) -> None:
+        # Who says `nohup` wants it to stay.
+        self._was_there = _can_be_opened() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
+    def is_gone(self) -> bool:
+        """Whether it was there and is no more."""
+        return self._was_there and not _can_be_opened()
+
+
+def _can_be_opened() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -56,7 +56,7 @@ def serve(config_path: Path | None, socket: Path | None, log_level: str) -> None
 
     logs.configure(log_level)
     with _reported(as_json=False):
-        app.serve(config, socket)
+        app.serve(config, socket, named_config=config_path)
 
 
 @main.command()
@@ -129,6 +129,18 @@ def status(socket: Path | None, *, as_json: bool) -> None:
 
 @main.command()
 @_answering
+def reload(socket: Path | None, *, as_json: bool) -> None:
+    """Read runners.yaml again. Chats that run end as they began; a file that is wrong changes nothing."""
+    answer = _ask(socket, "reload", as_json=as_json)
+    if not as_json:
+        changes = [f"{what} {', '.join(answer[what])}" for what in ("added", "changed", "removed") if answer[what]]
+        click.echo(f"{answer['config']}: {'; '.join(changes) or 'no runner has changed'}")
+        for key in answer["needs_restart"]:
+            click.echo(f"{key} has changed, and takes a restart", err=True)
+
+
+@main.command()
+@_answering
 def stop(socket: Path | None, *, as_json: bool) -> None:
     """End the daemon, once running chats have ended, and wait for that."""
     path = socket or socket_path()
@@ -177,6 +189,20 @@ def config_check(config_path: Path | None) -> None:
     """Say whether runners.yaml is right, and where it is not."""
     loaded = _config(config_path)
     click.echo(f"{loaded.path}: right, {len(loaded.runners)} runners ({', '.join(loaded.runners)})")
+
+
+@config.command("show")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The runners.yaml to use.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def config_show(config_path: Path | None, *, as_json: bool) -> None:
+    """Print the whole configuration, with what it leaves out, and without the values of `env`."""
+    shown = _config(config_path).shown()
+    if as_json:
+        _print_json(shown)
+    else:
+        import yaml
+
+        click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
 
 
 @config.command("path")
@@ -239,6 +265,8 @@ def _reported(*, as_json: bool) -> Iterator[None]:
                 click.echo(f"the CLI's last words:\n{data['stderr_tail']}", err=True)
         if isinstance(error, NoDaemonError):
             sys.exit(EXIT_NO_DAEMON)
+        if data.get("kind") == "config":
+            sys.exit(EXIT_CONFIG)
         sys.exit(EXIT_TRY_LATER if data.get("retryable") else EXIT_NO)
 
 

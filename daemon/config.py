@@ -18,6 +18,9 @@ from runners.wire.framing import LINE_CAP_BYTES
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _Path = tuple[str | int, ...]
 
+ALLOY = "alloy"
+"""The model that stands for those of `alloy:`, by turns."""
+
 
 class DaemonSettings(BaseModel):
     """The part `daemon:`. `socket` is where it listens, and clients must be told.
@@ -33,7 +36,11 @@ class DaemonSettings(BaseModel):
 
 
 class Config(BaseModel):
-    """A whole runners.yaml. `runners` keeps the order of the file; `default` is a model reference or None."""
+    """A whole runners.yaml. `runners` keeps the order of the file; `default` is a model reference or None.
+
+    `fallback` are model references to ask in turn when the runner that was asked cannot answer. `alloy` are those that
+    answer by turns when the model `alloy` is asked for.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,7 +48,16 @@ class Config(BaseModel):
     daemon: DaemonSettings
     default: str | None
     aliases: dict[str, str]
+    alloy: list[str]
+    fallback: list[str]
     runners: dict[str, RunnerSettings]
+
+    def shown(self) -> dict[str, Any]:
+        """All of it, defaults included, for a person to read: without the values of `env`, which may be secret."""
+        whole = self.model_dump(mode="json")
+        for entry in whole["runners"].values():
+            entry["env"] = dict.fromkeys(entry["env"], "(hidden)")
+        return whole
 
 
 def find_config(explicit: Path | None = None) -> Path:
@@ -76,16 +92,24 @@ class _Reader:
         for key in document.keys() - _KEYS.keys():
             self._mistake((key,), _unknown(key, list(_KEYS)))
         parts = {name: self._part(name, document[name]) for name in _KEYS if name in document}
-        entries, aliases, default = parts.get("runners") or {}, parts.get("aliases") or {}, parts.get("default")
+        entries = parts.get("runners") or {}
         runners = dict(self._entries(entries))
+        config = Config(
+            path=self._path,
+            daemon=parts.get("daemon") or DaemonSettings(),
+            default=parts.get("default"),
+            aliases=parts.get("aliases") or {},
+            alloy=parts.get("alloy") or [],
+            fallback=parts.get("fallback") or [],
+            runners=runners,
+        )
         if "runners" not in document:
             self._mistake(("runners",), "missing: there is nobody to serve")
         elif entries:
-            self._check_references(aliases, default, entries, runners)
+            self._check_references(config, entries)
         if self._mistakes:
             raise ConfigError("\n".join(f"{self._path}:{line}: {message}" for line, message in sorted(self._mistakes)))
-        settings = parts.get("daemon") or DaemonSettings()
-        return Config(path=self._path, daemon=settings, default=default, aliases=aliases, runners=runners)
+        return config
 
     def _parsed(self, text: str) -> Any:
         try:
@@ -160,31 +184,39 @@ class _Reader:
                 except ValidationError as error:
                     self._mistakes_of(error, path, settings_type)
 
-    def _check_references(
-        self,
-        aliases: dict[str, str],
-        default: str | None,
-        entries: dict[str, Any],
-        runners: dict[str, RunnerSettings],
-    ) -> None:
-        for alias, target in aliases.items():
+    def _check_references(self, config: Config, entries: dict[str, Any]) -> None:
+        for alias, target in config.aliases.items():
             if alias in entries:
                 self._mistake(("aliases", alias), "is a runner's name too")
-            if target.partition(":")[0] not in entries:
-                self._mistake(("aliases", alias), f"{target!r} names no runner of this file")
-        if default is None:
-            return
-        runner = aliases.get(default, default).partition(":")[0]
+            self._check_reference(("aliases", alias), target, config, entries)
+        if config.alloy and ALLOY in {*entries, *config.aliases}:
+            where = "runners" if ALLOY in entries else "aliases"
+            self._mistake((where, ALLOY), "with an alloy this name means the alloy")
+        for key, references in (("alloy", config.alloy), ("fallback", config.fallback)):
+            for index, reference in enumerate(references):
+                target = config.aliases.get(reference, reference)
+                self._check_reference((key, index), target, config, entries, unasked=True)
+        if config.default is not None and not (config.alloy and config.default == ALLOY):
+            target = config.aliases.get(config.default, config.default)
+            self._check_reference(("default",), target, config, entries, unasked=True)
+
+    def _check_reference(
+        self, path: _Path, reference: str, config: Config, entries: dict[str, Any], *, unasked: bool = False
+    ) -> None:
+        """`reference` must name a runner; for who did not ask for it by name, one that may answer them."""
+        runner = reference.partition(":")[0]
         if runner not in entries:
-            self._mistake(("default",), f"{default!r} names no runner of this file ({', '.join(entries)})")
-        elif runner in runners and provider_class(runners[runner].kind).by_name_only:
-            self._mistake(("default",), f"{runner} answers only when it is asked for by name")
+            self._mistake(path, f"{reference!r} names no runner of this file ({', '.join(entries)})")
+        elif unasked and runner in config.runners and provider_class(config.runners[runner].kind).by_name_only:
+            self._mistake(path, f"{runner} answers only when it is asked for by name")
 
 
 _KEYS: dict[str, TypeAdapter[Any]] = {
     "daemon": TypeAdapter(DaemonSettings),
     "default": TypeAdapter(str),
     "aliases": TypeAdapter(dict[str, str]),
+    "alloy": TypeAdapter(list[str]),
+    "fallback": TypeAdapter(list[str]),
     "runners": TypeAdapter(dict[str, Any]),
 }
 

@@ -32,7 +32,7 @@ async def _examine(config: Config, state_dir: Path) -> list[dict[str, Any]]:
     try:
         rows = await asyncio.gather(*(_row(runner) for runner in [*registry.runners.values(), *unused]))
     finally:
-        await asyncio.gather(registry.aclose(), *(runner.aclose() for runner in unused))
+        await asyncio.gather(*(runner.aclose() for runner in [*registry.runners.values(), *unused]))
     for row in rows[len(registry.runners) :]:
         row["hint"] = row["hint"] or f"add `{row['name']}: {{kind: {row['kind']}}}` under runners: in {config.path}"
         row["is_configured"] = False

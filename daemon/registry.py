@@ -1,26 +1,49 @@
 """Names to runners: which provider, and which of its models, a client means."""
 
-import asyncio
 import difflib
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
-from daemon.config import Config
+from daemon.config import ALLOY, Config
 from runners.errors import ModelNotFoundError
 from runners.kinds import provider_class
 from runners.provider import LlmProvider
 
 
-class Registry:
-    """The configured runners, built once; `state_dir` holds a private directory for each."""
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who is to answer, and with which model. The name is empty where it is for the runner to know."""
 
-    def __init__(self, config: Config, state_dir: Path) -> None:
+    runner: LlmProvider
+    model: str
+
+
+class Registry:
+    """The configured runners, built once; `state_dir` and `run_dir` hold a private directory for each.
+
+    The latter is for what ends with this process. A runner of `before` whose entry has not changed stays the same.
+    """
+
+    def __init__(
+        self, config: Config, state_dir: Path, run_dir: Path | None = None, *, before: "Registry | None" = None
+    ) -> None:
         self.runners: dict[str, LlmProvider] = {}
-        self._aliases = config.aliases
         for name, settings in config.runners.items():
-            self.runners[name] = provider_class(settings.kind)(name, settings, state_dir=state_dir / "runners" / name)
+            known = before.runners.get(name) if before else None
+            if known is None or known.settings != settings:
+                own_run_dir = run_dir and run_dir / name
+                known = provider_class(settings.kind)(
+                    name, settings, state_dir=state_dir / "runners" / name, run_dir=own_run_dir
+                )
+            self.runners[name] = known
         self.default = config.default
         self.eligible = [runner for runner in self.runners.values() if not runner.by_name_only]
         """Who may answer without being named."""
+        self._aliases = config.aliases
+        self._fallback = config.fallback
+        self._alloy = config.alloy
+        self._by_turns = cycle(config.alloy)
 
     def runner(self, name: str) -> LlmProvider:
         """The runner of that name; ModelNotFoundError with the names there are."""
@@ -28,10 +51,8 @@ class Registry:
             raise ModelNotFoundError(f"there is no runner {name!r}", hint=f"there are {', '.join(self.runners)}")
         return self.runners[name]
 
-    def resolve(self, reference: str | None) -> tuple[LlmProvider, str]:
-        """The runner and the vendor's model name for an alias, `runner:model`, `runner`, a bare model, or nothing.
-
-        The name is empty where none was given: which model that is, the runner may have to look up.
+    def resolve(self, reference: str | None) -> Route:
+        """Who answers for an alias, `alloy`, `runner:model`, `runner`, a bare model, or nothing.
 
         For nothing it is the configured default, else the first of `eligible`.
 
@@ -43,25 +64,39 @@ class Registry:
                 raise ModelNotFoundError("the request names no model, and no runner may be a default")
             reference = self.default or self.eligible[0].name
         reference = self._aliases.get(reference, reference)
+        if reference == ALLOY and self._alloy:
+            reference = next(self._by_turns)
+            reference = self._aliases.get(reference, reference)
         name, _, model = reference.partition(":")
         if name in self.runners:
-            return self.runners[name], model
+            return Route(self.runners[name], model)
         for runner in self.eligible:
             if runner.offers(reference):
-                return runner, reference
+                return Route(runner, reference)
         raise ModelNotFoundError(f"nobody serves the model {reference!r}", hint=self._nearest(reference))
+
+    def fallbacks(self, first: Route) -> list[Route]:
+        """Who is asked in turn when `first` cannot answer: of the configured ones all other runners."""
+        routes = [self.resolve(reference) for reference in self._fallback]
+        return [route for route in routes if route.runner is not first.runner]
+
+    @property
+    def alloy(self) -> list[Route]:
+        """Those that answer by turns."""
+        return [self.resolve(reference) for reference in self._alloy]
 
     def _nearest(self, wanted: str) -> str:
         """A hint: the names like `wanted`, in the spelling that is served, or all there are."""
         served = [(name, info.model) for name, runner in self.runners.items() for info in runner.available_models()]
-        names = [*self._aliases, *self.runners, *(f"{name}:{model}" for name, model in served)]
+        names = [
+            *self._aliases,
+            *([ALLOY] if self._alloy else []),
+            *self.runners,
+            *(f"{name}:{model}" for name, model in served),
+        ]
         near = difflib.get_close_matches(wanted, [*names, *(model for _, model in served)])
         found = [name for close in near for name in ([close] if close in names else _spelled(close, served))]
         return f"did you mean {', '.join(dict.fromkeys(found))}?" if found else f"there are {', '.join(names)}"
-
-    async def aclose(self) -> None:
-        """Closes every runner's sessions."""
-        await asyncio.gather(*(runner.aclose() for runner in self.runners.values()))
 
 
 def _spelled(model: str, served: list[tuple[str, str]]) -> list[str]:

@@ -3,23 +3,20 @@
 import asyncio
 import os
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Any
 
 import psutil
-import structlog
 
 from daemon import __version__
-from daemon.registry import Registry
+from daemon.chat import Chat
+from daemon.config import ALLOY
+from daemon.registry import Registry, Route
 from daemon.supervisor import Supervisor
 from runners.errors import ModelNotFoundError, RequestCancelledError, RunnerError
-from runners.messages import ChatRequest
+from runners.messages import ChatRequest, ModelInfo
 from runners.provider import Health, LlmProvider, Session
-from runners.stream import ChatChunk, ChatStream, Done, Failed
-
-_log = structlog.get_logger()
+from runners.stream import ChatStream
 
 
 class Service:
@@ -29,34 +26,36 @@ class Service:
         self._registry = registry
         self._supervisor = supervisor
         self._began_s = time.monotonic()
-        self._running: Counter[str] = Counter()
         self._draining = False
 
-    async def chat(self, request: ChatRequest) -> ChatStream:
+    async def chat(self, request: ChatRequest, *, client: str = "") -> ChatStream:
         """Answers through the runner that `request.model` names; raises ModelNotFoundError.
 
-        The stream is the runner's own: see ChatStream for its order, its errors and its cancellation.
+        `client` is who asks: a runner that has much to do serves all clients alike. The stream is that of the runner
+        that answers: see ChatStream for its order, its errors and its cancellation.
         """
         if self._draining:
             raise RequestCancelledError(
                 "the daemon is shutting down", hint="start it again: runnerd serve", retryable=True
             )
-        runner, model = await self._resolved(request.model)
-        stream = runner.complete_stream(request.model_copy(update={"model": model}))
-        return ChatStream(self._observed(runner, model, stream), runner=runner.name)
+        first = await self._resolved(request.model)
+        # Who is strict wants nobody else's answer.
+        routes = [first, *([] if request.strict else self._registry.fallbacks(first))]
+        answer = Chat(request, self._supervisor, client).answer(iter(routes))
+        return ChatStream(answer, runner=first.runner.name)
 
-    async def _resolved(self, reference: str | None) -> tuple[LlmProvider, str]:
+    async def _resolved(self, reference: str | None) -> Route:
         if reference is None and self._registry.default is None:
             for runner in self._registry.eligible:
                 health = await self._supervisor.first_look(runner)
                 if health is None or health.ok:
-                    return runner, ""
+                    return Route(runner, "")
             # What nobody could do, a user may have mended since.
             await self._supervisor.look_again()
             for runner in self._registry.eligible:
-                known = self._supervisor.known(runner.name)
+                known = self._supervisor.known(runner)
                 if known is not None and known.ok:
-                    return runner, ""
+                    return Route(runner, "")
         try:
             return self._registry.resolve(reference)
         except ModelNotFoundError:
@@ -64,28 +63,10 @@ class Service:
             await self._supervisor.look_again()
             return self._registry.resolve(reference)
 
-    async def _observed(self, runner: LlmProvider, model: str, stream: ChatStream) -> AsyncGenerator[ChatChunk, None]:
-        began_s = time.monotonic()
-        log = _log.bind(runner=runner.name, model=model or runner.default_model)
-        outcome = "cancelled"
-        self._running[runner.name] += 1
-        try:
-            async with stream:
-                async for chunk in stream:
-                    if isinstance(chunk, Done):
-                        outcome = chunk.stop_reason
-                        self._supervisor.succeeded(runner.name)
-                    elif isinstance(chunk, Failed):
-                        outcome = chunk.error.kind
-                        self._supervisor.failed(runner.name, chunk.error)
-                    yield chunk
-        except RunnerError as error:
-            outcome = error.kind
-            self._supervisor.failed(runner.name, error)
-            raise
-        finally:
-            self._running[runner.name] -= 1
-            log.info("chat.ended", outcome=outcome, duration_s=round(time.monotonic() - began_s, 3))
+    def replace(self, registry: Registry) -> None:
+        """From now on the runners are these; chats that run go on as they began."""
+        self._registry = registry
+        self._supervisor.replace(registry)
 
     async def health(self, name: str | None = None, *, deep: bool = False) -> dict[str, Any]:
         """One row for each runner, or for the one that is named. `deep` asks each for a real, paid answer."""
@@ -100,9 +81,9 @@ class Service:
             try:
                 await runner.complete(request)
             except RunnerError as error:
-                self._supervisor.failed(runner.name, error)
+                self._supervisor.failed(runner, error)
                 return _health_row(runner, Health.unavailable(error), 0.0)
-            self._supervisor.succeeded(runner.name)
+            self._supervisor.succeeded(runner)
         health, age_s = await self._supervisor.health(runner)
         return _health_row(runner, health, age_s)
 
@@ -114,6 +95,8 @@ class Service:
             for name, runner in self._registry.runners.items()
             for info in runner.available_models()
         ]
+        if members := self._registry.alloy:
+            rows.append(_alloy(members))
         return {"models": rows}
 
     def runners(self) -> dict[str, Any]:
@@ -125,7 +108,7 @@ class Service:
                 "display_name": runner.display_name,
                 "default_model": runner.default_model,
                 "capabilities": asdict(runner.capabilities()),
-                "state": self._state(name),
+                "state": self._state(runner),
             }
             for name, runner in self._registry.runners.items()
         ]
@@ -136,9 +119,9 @@ class Service:
         rows = [
             {
                 "name": name,
-                "state": self._state(name),
-                "running": self._running[name],
-                "queued": 0,  # nothing waits: there is no limit yet
+                "state": self._state(runner),
+                "running": self._supervisor.gate(runner).limiter.running,
+                "queued": self._supervisor.gate(runner).limiter.queued,
                 "workers": [_worker(session) for session in runner.sessions],
             }
             for name, runner in self._registry.runners.items()
@@ -155,13 +138,27 @@ class Service:
         """Which daemon this is."""
         return {"version": __version__, "pid": os.getpid()}
 
-    def _state(self, name: str) -> str:
-        known = self._supervisor.known(name)
+    def _state(self, runner: LlmProvider) -> str:
+        known = self._supervisor.known(runner)
         return known.state if known else "unknown"
 
     def refuse_chats(self) -> None:
         """From now on no chat begins; those that run go on."""
         self._draining = True
+
+
+def _alloy(members: list[Route]) -> dict[str, Any]:
+    """The row of a model that is several by turns: what fits into all of them fits into it."""
+    infos = [
+        info
+        for route in members
+        for info in route.runner.available_models()
+        if info.model == (route.model or route.runner.default_model)
+    ]
+    windows = [info.context_window for info in infos if info.context_window is not None]
+    outputs = [info.max_output_tokens for info in infos if info.max_output_tokens is not None]
+    limits = ModelInfo(ALLOY, min(windows, default=None), min(outputs, default=None))
+    return {"id": ALLOY, "runner": None, **asdict(limits)}
 
 
 def _worker(session: Session) -> dict[str, Any]:
@@ -170,7 +167,7 @@ def _worker(session: Session) -> dict[str, Any]:
         "state": session.state,
         "model": session.model,
         "pid": process and process.pid,
-        "age_s": process and max(time.time() - process.start_time, 0.0),
+        "age_s": process and time.monotonic() - process.start_time,
         "turns": session.turns,
         "memory_bytes": process and _memory_bytes(process.pid),
     }

@@ -1,6 +1,7 @@
-"""What is known of each runner's health: probes, how old they are, and what real chats showed since.
+"""What is known of each runner: its health, from probes and from real chats, and the gate that its chats go through.
 
-Owns the probe tasks. A probe runs at start and when somebody asks; there is no timer.
+Owns the probe tasks and the closing of runners that a reload has replaced. A probe runs at start and when somebody
+asks; there is no timer.
 """
 
 import asyncio
@@ -10,45 +11,55 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from daemon import states
+from daemon.breaker import Admission
+from daemon.gate import Gate
 from daemon.registry import Registry
-from runners.errors import DeadlineExceededError, RunnerError
+from runners.errors import RunnerError
 from runners.provider import Health, LlmProvider
 
 STALE_S = 60.0
 FIRST_PROBE_S = 5.0
-_CHAT_PROVES = ("not_installed", "not_authenticated", "auth_expired")
-_CHAT_SHAKES = ("process_exited", "protocol", "timeout", "overloaded", "vendor_error")
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A runner's health, the monotonic time at which it was seen, and whether a chat showed it."""
-
-    health: Health
-    at_s: float
-    by_chat: bool = False
+@dataclass(slots=True)
+class _Supervised:
+    gate: Gate
+    evidence: states.Evidence | None = None
+    probe: "asyncio.Task[None] | None" = None
 
     @property
-    def only_a_chat_refutes(self) -> bool:
-        """A probe sees a login, and a CLI that starts. What its vendor or a real turn makes of it, it does not."""
-        return self.by_chat and self.health.reason in ("auth_expired", *_CHAT_SHAKES)
+    def runner(self) -> LlmProvider:
+        return self.gate.runner
 
 
 class Supervisor:
-    """Keeps the evidence. `clock` is monotonic seconds."""
+    """Keeps the evidence and the gates. `clock` is monotonic seconds."""
 
     def __init__(self, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
         self._registry = registry
         self._clock = clock
-        self._evidence: dict[str, Evidence] = {}
-        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._records: dict[LlmProvider, _Supervised] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Begins the first probe of every runner."""
-        for runner in self._registry.runners.values():
-            self._probe(runner)
+        """Begins the first probe of every runner that has had none."""
+        for supervised in self._all():
+            if supervised.evidence is None:
+                self._probe(supervised)
+
+    def replace(self, registry: Registry) -> None:
+        """From now on the runners are these. One that is not among them ends with the last of its chats."""
+        self._registry = registry
+        for supervised in list(self._records.values()):
+            self._close_if_done(supervised)
+        self.start()
+
+    def gate(self, runner: LlmProvider) -> Gate:
+        """What a runner's chats go through."""
+        return self._of(runner).gate
 
     async def health(self, runner: LlmProvider) -> tuple[Health | None, float | None]:
         """What is known and its age in seconds; (None, None) when a first probe takes too long.
@@ -56,79 +67,108 @@ class Supervisor:
         Good evidence is shown as it is, and looked at again when it is old. Bad evidence is what a user is just
         mending, so it waits for a new probe, as a first look does, for at most 5 s.
         """
-        known = self._evidence.get(runner.name)
+        supervised = self._of(runner)
+        known = supervised.evidence
         if known is None or known.health.state != "ready":
-            await asyncio.wait([self._probe(runner)], timeout=FIRST_PROBE_S)
-            known = self._evidence.get(runner.name)
+            await asyncio.wait([self._probe(supervised)], timeout=FIRST_PROBE_S)
+            known = supervised.evidence
         elif self._clock() - known.at_s > STALE_S:
-            self._probe(runner)
-        return (None, None) if known is None else (known.health, self._clock() - known.at_s)
+            self._probe(supervised)
+        return (None, None) if known is None else (self.known(runner), self._clock() - known.at_s)
 
     async def first_look(self, runner: LlmProvider) -> Health | None:
         """What is known, after a first probe of at most 5 s where nothing is; None when that takes too long."""
-        if self.known(runner.name) is None:
-            await asyncio.wait([self._probe(runner)], timeout=FIRST_PROBE_S)
-        return self.known(runner.name)
+        if self.known(runner) is None:
+            await asyncio.wait([self._probe(self._of(runner))], timeout=FIRST_PROBE_S)
+        return self.known(runner)
 
     async def look_again(self) -> None:
         """Probes every runner, for at most 5 s."""
-        await asyncio.wait([self._probe(runner) for runner in self._registry.runners.values()], timeout=FIRST_PROBE_S)
+        await asyncio.wait([self._probe(supervised) for supervised in self._all()], timeout=FIRST_PROBE_S)
 
-    def known(self, name: str) -> Health | None:
-        """What is known now, without asking anybody."""
-        evidence = self._evidence.get(name)
-        return None if evidence is None else evidence.health
+    def known(self, runner: LlmProvider) -> Health | None:
+        """What is known now, without asking anybody. Whose chats are refused is unavailable, whatever it looks like."""
+        supervised = self._of(runner)
+        known = None if supervised.evidence is None else supervised.evidence.health
+        refusal = supervised.gate.breaker.refusal()
+        if refusal is None:
+            return known
+        return replace(
+            known or Health("unavailable"),
+            state="unavailable",
+            reason=refusal.kind,
+            detail=refusal.message,
+            hint=refusal.hint,
+        )
 
-    def succeeded(self, name: str) -> None:
-        """A chat was answered: whatever was wrong is mended."""
-        known = self.known(name) or Health("ready")
-        if known.state != "ready":
-            logged_in = None if known.authenticated is None else True
-            known = Health("ready", version=known.version, authenticated=logged_in, detail="a chat was answered")
-        self._learn(name, known, by_chat=True)
+    def succeeded(self, runner: LlmProvider, admission: Admission | None = None) -> None:
+        """A chat was answered. `admission` is its place in the gate, where it had one."""
+        supervised = self._of(runner)
+        self._learn(supervised, states.answered(supervised.evidence, self._clock()))
+        if admission is not None:
+            admission.succeeded()
 
-    def failed(self, name: str, error: RunnerError) -> None:
-        """A chat failed: what says that the next one will fail too, or may, counts here."""
-        known = self.known(name) or Health("ready")
-        # The whole turn's time may be what its client took to read.
-        is_slow_client = isinstance(error, DeadlineExceededError) and error.deadline == "turn_s"
-        if error.kind in _CHAT_PROVES:
-            self._learn(name, replace(Health.unavailable(error), version=known.version), by_chat=True)
-        elif error.kind in _CHAT_SHAKES and not is_slow_client and known.ok:
-            shaken = replace(known, state="degraded", reason=error.kind, detail=error.message, hint=error.hint)
-            self._learn(name, shaken, by_chat=True)
+    def failed(self, runner: LlmProvider, error: RunnerError, admission: Admission | None = None) -> None:
+        """A chat failed."""
+        if not states.is_its_own_fault(error, runner.settings.timeouts):
+            return
+        supervised = self._of(runner)
+        self._learn(supervised, states.failed(supervised.evidence, error, self._clock()))
+        if admission is not None:
+            admission.failed(error)
 
     async def aclose(self) -> None:
-        """Ends the probes that still run."""
-        probes = list(self._probes.values())
-        for probe in probes:
-            probe.cancel()
-        await asyncio.gather(*probes, return_exceptions=True)
+        """Ends every probe and every runner."""
+        tasks = [supervised.probe for supervised in self._records.values() if supervised.probe is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *self._closing, return_exceptions=True)
+        await asyncio.gather(*(runner.aclose() for runner in {*self._records, *self._registry.runners.values()}))
 
-    def _probe(self, runner: LlmProvider) -> "asyncio.Task[None]":
-        if runner.name not in self._probes:
-            task = asyncio.create_task(
-                self._run_probe(runner, self._evidence.get(runner.name)), name=f"probe-{runner.name}"
-            )
-            self._probes[runner.name] = task
-            task.add_done_callback(lambda _: self._probes.pop(runner.name, None))
-        return self._probes[runner.name]
+    def _all(self) -> list[_Supervised]:
+        return [self._of(runner) for runner in self._registry.runners.values()]
 
-    async def _run_probe(self, runner: LlmProvider, before: Evidence | None) -> None:
-        try:
-            health = await runner.health_check()
-        except Exception as error:  # noqa: BLE001 a provider's bug must not look like a probe that takes its time
-            _log.exception("probe.bug", runner=runner.name)
-            health = Health("unavailable", "vendor_error", detail=f"the probe failed: {error!r}")
-        known = self._evidence.get(runner.name)
-        if known is not before:
-            return  # a chat has shown more in the meantime
-        if known and health.ok and known.only_a_chat_refutes:
+    def _of(self, runner: LlmProvider) -> _Supervised:
+        if runner not in self._records:
+            made = self._records[runner] = _Supervised(Gate(runner, self._clock))
+            made.gate.when_empty = lambda: self._close_if_done(made)
+        return self._records[runner]
+
+    def _close_if_done(self, supervised: _Supervised) -> None:
+        """Ends a runner that was replaced and has no chat any more. One may still be on its way: then it ends again."""
+        runner = supervised.runner
+        if runner in self._registry.runners.values() or not supervised.gate.is_empty:
             return
-        self._learn(runner.name, health)
+        self._records.pop(runner, None)
+        if supervised.probe is not None:
+            supervised.probe.cancel()
+        task = asyncio.create_task(runner.aclose(), name=f"retire-{runner.name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
-    def _learn(self, name: str, health: Health, *, by_chat: bool = False) -> None:
-        before = self.known(name)
-        self._evidence[name] = Evidence(health, self._clock(), by_chat)
-        if before is None or before.state != health.state:
-            _log.info("runner.health", runner=name, state=health.state, reason=health.reason, version=health.version)
+    def _probe(self, supervised: _Supervised) -> "asyncio.Task[None]":
+        if supervised.probe is None or supervised.probe.done():
+            probing = self._run_probe(supervised, supervised.evidence)
+            supervised.probe = asyncio.create_task(probing, name=f"probe-{supervised.runner.name}")
+        return supervised.probe
+
+    async def _run_probe(self, supervised: _Supervised, before: states.Evidence | None) -> None:
+        try:
+            health = await supervised.runner.health_check()
+        except Exception as error:  # noqa: BLE001 a provider's bug must not look like a probe that takes its time
+            _log.exception("probe.bug", runner=supervised.runner.name)
+            health = Health("unavailable", "vendor_error", detail=f"the probe failed: {error!r}")
+        if supervised.evidence is before:  # else a chat has shown more in the meantime
+            self._learn(supervised, states.probed(before, health, self._clock()))
+
+    def _learn(self, supervised: _Supervised, evidence: states.Evidence | None) -> None:
+        before, supervised.evidence = supervised.evidence, evidence
+        if evidence is not None and (before is None or before.health.state != evidence.health.state):
+            health = evidence.health
+            _log.info(
+                "runner.health",
+                runner=supervised.runner.name,
+                state=health.state,
+                reason=health.reason,
+                version=health.version,
+            )

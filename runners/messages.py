@@ -163,12 +163,21 @@ class ResponseFormat(_Incoming):
         return {"name": "answer"} | (given if is_wrapped else {"schema": given})
 
 
+class RequestTimeouts(_Incoming):
+    """Deadlines of this request alone, in seconds; what is left out stays as the runner's settings have it."""
+
+    spawn_s: float | None = Field(default=None, gt=0)
+    first_chunk_s: float | None = Field(default=None, gt=0)
+    silence_s: float | None = Field(default=None, gt=0)
+    turn_s: float | None = Field(default=None, gt=0)
+
+
 class ChatRequest(_Incoming):
     """One turn that a client asks for.
 
     `messages` is the whole conversation, its last message the new one. `model` is the vendor's own name here;
     the daemon has taken the runner's name off. None means that the vendor's default stands. `strict` makes an
-    error of what would be a warning; `stream` only matters to front ends.
+    error of what would be a warning, and lets nobody else answer; `stream` only matters to front ends.
     """
 
     model: str | None = None
@@ -182,6 +191,7 @@ class ChatRequest(_Incoming):
     response_format: ResponseFormat | None = None
     reasoning_effort: ReasoningEffort | None = None
     prompt_cache_key: str | None = None
+    timeouts: RequestTimeouts = Field(default_factory=RequestTimeouts)
     strict: bool = False
     stream: bool = True
 

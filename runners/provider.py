@@ -28,7 +28,7 @@ from runners.messages import (
     ToolDefinition,
     unknown_fields,
 )
-from runners.settings import RunnerSettings
+from runners.settings import RunnerSettings, Timeouts
 from runners.stream import ChatChunk, ChatStream, Warn, fold
 from runners.wire.deadlines import within
 from runners.wire.environment import child_environment, find_binary
@@ -88,7 +88,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRef:
-    """A CLI process of a provider and the number of its live sessions. `start_time` is in Unix seconds."""
+    """A CLI process of a provider and the number of its live sessions. `start_time` is on the monotonic clock."""
 
     pid: int
     start_time: float
@@ -98,11 +98,13 @@ class ProcessRef:
 class Session(ABC):
     """One live conversation with a CLI. One task at a time uses it; `interrupt` and `aclose` may come from another.
 
-    `process` is the one that serves it, as far as there is one of ours at the moment.
+    `timeouts` may be set before `prepare` and before each turn. `process` is the one that serves it, as far as there
+    is one of ours at the moment.
     """
 
     state: SessionState = "starting"
     turns: int = 0
+    timeouts: Timeouts = Timeouts()
     model: str
     process: ProcessRef | None = None
 
@@ -131,7 +133,8 @@ class LlmProvider(ABC):
     """A runner: one vendor's CLI under one entry of runners.yaml.
 
     `name` is the entry's, `settings` its content, `state_dir` a private directory of this runner that outlives
-    the daemon. A provider made by `with_model` shares the processes of the one it came from.
+    the daemon; `run_dir` one for what need not outlive this process, the same when none is given. A provider made by
+    `with_model` shares the processes of the one it came from.
     """
 
     kind: ClassVar[str]
@@ -146,10 +149,11 @@ class LlmProvider(ABC):
     image_roles: ClassVar[tuple[str, ...]] = ("user",)
     """Whose messages may hold images."""
 
-    def __init__(self, name: str, settings: RunnerSettings, *, state_dir: Path) -> None:
+    def __init__(self, name: str, settings: RunnerSettings, *, state_dir: Path, run_dir: Path | None = None) -> None:
         self.name = name
         self.settings = settings
         self.state_dir = state_dir
+        self.run_dir = run_dir or state_dir
         self.default_model = settings.model or self.vendor_default_model
         self.sessions: set[Session] = set()
 
@@ -224,6 +228,7 @@ class LlmProvider(ABC):
         for warning in self.preflight(request):
             yield warning
         session = await self.open()
+        session.timeouts = self.timeouts(request)
         try:
             await session.prepare(self.session_options(request))
             async with session.turn(request.conversation, self.sampling(request)) as chunks:
@@ -271,6 +276,11 @@ class LlmProvider(ABC):
             response_format=request.response_format if able.response_format else None,
         )
 
+    def timeouts(self, request: ChatRequest) -> Timeouts:
+        """The settings' deadlines, with what the request has in their place."""
+        own = {name: getattr(request.timeouts, name) for name in Timeouts.model_fields}
+        return self.settings.timeouts.model_copy(update={name: own[name] for name in own if own[name] is not None})
+
     def binary(self) -> str:
         """The absolute path of the CLI; NotInstalledError when there is none."""
         wanted = self.settings.binary or self.program
@@ -281,8 +291,14 @@ class LlmProvider(ABC):
         return child_environment(os.environ, env={**kind_env, **self.settings.env}, env_pass=self.settings.env_pass)
 
     def directory(self, name: str) -> Path:
-        """A private directory of this runner, made when it is not there."""
-        path = self.state_dir / name
+        """A private directory of this runner that outlives the daemon, made when it is not there."""
+        return self._made(self.state_dir / name)
+
+    def run_directory(self, name: str) -> Path:
+        """The same, for what need not: what is left in it by a daemon that was killed, another removes."""
+        return self._made(self.run_dir / name)
+
+    def _made(self, path: Path) -> Path:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -291,7 +307,7 @@ class LlmProvider(ABC):
 
     def temporary(self) -> "tempfile.TemporaryDirectory[str]":
         """A new private directory for one process; who starts that removes it."""
-        return tempfile.TemporaryDirectory(dir=self.directory("tmp"), ignore_cleanup_errors=True)
+        return tempfile.TemporaryDirectory(dir=self.run_directory("tmp"), ignore_cleanup_errors=True)
 
     async def aclose(self) -> None:
         """Closes every session, all at once: many that are stuck take no longer than one. Idempotent."""

@@ -29,12 +29,32 @@ class Timeouts(_Strict):
     turn_s: float = Field(default=3600, gt=0, description="the whole turn")
 
 
+class BreakerSettings(_Strict):
+    """When a runner that fails is left alone for a while, and for how long."""
+
+    failures: int = Field(default=5, ge=1, description="so many in a row open it")
+    open_s: float = Field(default=30, gt=0, description="until one request tries it again; longer each time in a row")
+
+
+class RetrySettings(_Strict):
+    """How often a chat is tried that failed before its answer began, and how long to wait in between.
+
+    The wait is random, up to `base_s`, and up to twice as much each time; `cap_s` is the longest. A vendor's own word
+    on when to come back counts more.
+    """
+
+    attempts: int = Field(default=3, ge=1, description="tries in all; 1 tries nothing again")
+    base_s: float = Field(default=0.5, gt=0)
+    cap_s: float = Field(default=8, gt=0)
+
+
 class RunnerSettings(_Strict):
     """What every kind of runner accepts.
 
     `binary` is a name on PATH or a path. `model` is asked for when a request names none; `models` is the list
     to show. `max_tokens` and `temperature` stand in for what a request leaves out. `env` is added to the CLI's
     environment, `env_pass` names variables of the daemon's own that the CLI may see; `args` follow our own.
+    `retry`, `breaker`, `max_running` (chats at once) and `max_queued` (chats that may wait) are the daemon's business.
     """
 
     kind: str
@@ -44,6 +64,10 @@ class RunnerSettings(_Strict):
     max_tokens: int | None = Field(default=None, gt=0)
     temperature: float | None = Field(default=None, ge=0, le=2)
     timeouts: Timeouts = Timeouts()
+    retry: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
+    max_running: int = Field(default=8, ge=1)
+    max_queued: int = Field(default=32, ge=0)
     env: dict[str, str] = Field(default_factory=dict)
     env_pass: list[str] = Field(default_factory=list)
     args: list[str] = Field(default_factory=list)

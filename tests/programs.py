@@ -82,9 +82,9 @@ for line in sys.stdin:
 """Repeats what it was sent in lines that are no JSON, no objects, no events that anybody knows; answers `done`."""
 
 
-def entry(world: World, name: str, source: str) -> str:
+def entry(world: World, name: str, source: str, settings: str = "") -> str:
     """An entry of runners.yaml, indented, whose CLI is such a program."""
-    return f"  {name}: {{kind: echo, binary: {world.program(name, source)}}}\n"
+    return f"  {name}: {{kind: echo, binary: {world.program(name, source)}{settings and ', '}{settings}}}\n"
 
 
 def record(world: World, name: str) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def record(world: World, name: str) -> dict[str, Any]:
 def echo_daemon() -> Iterator[Daemon]:
     """A daemon in a world of its own with the runners `echo`, `held` and `broken`, for the tests of one file."""
     world = World()
-    runners = "  echo: {kind: echo}\n" + entry(world, "held", HELD) + entry(world, "broken", BROKEN)
+    broken = entry(world, "broken", BROKEN, "retry: {attempts: 1}, breaker: {failures: 1000}")
+    runners = "  echo: {kind: echo}\n" + entry(world, "held", HELD) + broken
     try:
         with world.daemon(world.config(f"runners:\n{runners}")) as daemon:
             yield daemon

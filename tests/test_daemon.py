@@ -65,7 +65,7 @@ async def test_it_writes_one_json_event_a_line_from_ready_to_ended(world: World)
     assert daemon.log[-1]["event"] == "daemon.ended"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_idle_daemon_ends_at_once_with_0_and_takes_its_socket_with_it(
     world: World, daemon: Daemon, number: signal.Signals
 ) -> None:

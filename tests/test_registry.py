@@ -49,8 +49,8 @@ def registry(tmp_path: Path, text: str = CONFIG) -> Registry:
     ],
 )
 def test_a_name_means_one_runner_and_one_model(tmp_path: Path, reference: str | None, runner: str, model: str) -> None:
-    found, name = registry(tmp_path).resolve(reference)
-    assert (found.name, name) == (runner, model)
+    route = registry(tmp_path).resolve(reference)
+    assert (route.runner.name, route.model) == (runner, model)
 
 
 @pytest.mark.parametrize("reference", ["request", "", ":", ":opus", "Claude", "claude ", "fast:opus", "nobody:opus"])
@@ -99,8 +99,8 @@ def test_where_nothing_is_near_every_name_is_named(tmp_path: Path) -> None:
     [("second", "second", ""), ("second:opus", "second", "opus"), ("fast", "claude", "haiku")],
 )
 def test_the_default_answers_when_no_model_is_named(tmp_path: Path, default: str, runner: str, model: str) -> None:
-    found, name = registry(tmp_path, f"default: {default!r}\n" + CONFIG).resolve(None)
-    assert (found.name, name) == (runner, model)
+    route = registry(tmp_path, f"default: {default!r}\n" + CONFIG).resolve(None)
+    assert (route.runner.name, route.model) == (runner, model)
 
 
 def test_an_echo_is_no_default_even_where_there_is_nothing_else(tmp_path: Path) -> None:

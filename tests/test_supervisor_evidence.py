@@ -32,12 +32,18 @@ from runners.errors import (
     VendorError,
 )
 from runners.provider import Health
+from runners.settings import RetrySettings, RunnerSettings, Timeouts
 from runners.stream import ChatChunk, Failed, Start, Text
 from runners.testing import ScriptedProvider, request
 from tests.installed import Installed
 from tests.world import Wire, World, until, user
 
 READY = Health("ready", version="1.2.3", authenticated=True, detail="logged in by token")
+ONCE = RunnerSettings(
+    kind="scripted",
+    retry=RetrySettings(attempts=1),
+    timeouts=Timeouts(spawn_s=1, first_chunk_s=1, silence_s=1, turn_s=1),
+)
 LOGGED_OUT = Health("unavailable", "not_authenticated", authenticated=False, detail="not logged in", hint="log in")
 
 SHAKING: list[RunnerError] = [
@@ -67,7 +73,7 @@ class Probed(ScriptedProvider):
     """Its probe finds `found`, once `may_answer` is set."""
 
     def __init__(self, *replies: str | list[ChatChunk] | RunnerError) -> None:
-        super().__init__(*replies)
+        super().__init__(*replies, settings=ONCE)
         self.found = READY
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -335,8 +341,8 @@ async def test_an_ollama_killed_in_a_chat_is_degraded_everywhere_until_a_chat_is
             assert (done.returncode, json.loads(done.stdout)["runners"][0]["reason"]) == (0, "process_exited")
             assert (await wire.call("chat", messages=user("again")))["result"]["content"] == "again"
             assert await states() == ({"ready"}, None)
-        told = [event["state"] for event in daemon.log if event["event"] == "runner.health"]
-        assert told == ["ready", "degraded", "ready"]
+    told = [event["state"] for event in daemon.log if event["event"] == "runner.health"]
+    assert told == ["ready", "degraded", "ready"]
 
 
 async def test_a_user_s_ollama_is_untouched_and_ours_is_gone_when_the_daemon_ends(world: World) -> None:

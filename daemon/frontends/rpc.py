@@ -9,7 +9,8 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ _READ_BYTES = 256 * 1024
 _HANG_UP_CHECK_S = 0.25
 _LAST_WORDS_S = 1.0
 _PROBLEMS_TOLD = 10
+_numbers = count(1)
 
 _log = structlog.get_logger()
 
@@ -40,12 +42,23 @@ class _HealthParams(BaseModel):
 
 
 class RpcFrontend:
-    """Serves the socket. `shut_down` is called, once answered, when a client asks for it."""
+    """Serves the socket. `shut_down` and `reload` are what a client may ask of the daemon itself.
 
-    def __init__(self, service: Service, shut_down: Callable[[], None], line_cap_bytes: int) -> None:
+    `line_cap_bytes` may be changed: it holds for connections that come later.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        shut_down: Callable[[], dict[str, Any]],
+        reload: Callable[[], Awaitable[dict[str, Any]]],
+        line_cap_bytes: int,
+    ) -> None:
         self._service = service
         self._shut_down = shut_down
-        self._line_cap_bytes = line_cap_bytes
+        self._reload = reload
+        self.line_cap_bytes = line_cap_bytes
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], Connection] = {}
 
@@ -81,7 +94,7 @@ class RpcFrontend:
         uid = peer_uid(writer.get_extra_info("socket"))
         try:
             if uid == os.getuid():
-                await connection.serve(self._line_cap_bytes)
+                await connection.serve(self.line_cap_bytes)
             else:
                 _log.warning("connection.refused", uid=uid)
         except asyncio.CancelledError:
@@ -97,21 +110,22 @@ class RpcFrontend:
                 return await self._service.health(wanted.runner, deep=wanted.deep)
             case "models":
                 return await self._service.models()
-            case "runners":
-                return self._service.runners()
-            case "status":
-                return self._service.status()
-            case "version":
-                return self._service.version()
-            case "shutdown":
-                self._shut_down()
-                return {"ok": True}
-        raise RpcError(METHOD_NOT_FOUND, f"there is no method {method!r}")
+            case "reload":
+                return await self._reload()
+        answers = {
+            "runners": self._service.runners,
+            "status": self._service.status,
+            "version": self._service.version,
+            "shutdown": self._shut_down,
+        }
+        if method not in answers:
+            raise RpcError(METHOD_NOT_FOUND, f"there is no method {method!r}")
+        return answers[method]()
 
-    async def chat(self, params: dict[str, Any]) -> tuple[ChatRequest, ChatStream]:
+    async def chat(self, params: dict[str, Any], client: str) -> tuple[ChatRequest, ChatStream]:
         """The request, and the stream that answers it."""
         request = validated(ChatRequest, params)
-        return request, await self._service.chat(request)
+        return request, await self._service.chat(request, client=client)
 
 
 class Connection:
@@ -125,6 +139,7 @@ class Connection:
         writer.transport.set_write_buffer_limits(high=0)
         self._peer = Peer(self._send, answer=self._answer, heard=lambda _method, _params: None)
         self._closing = False
+        self._name = f"connection {next(_numbers)}"
 
     @property
     def requests(self) -> list[asyncio.Task[None]]:
@@ -195,7 +210,7 @@ class Connection:
             raise _runner_error(RequestCancelledError("the request was cancelled")) from None
 
     async def _chat(self, request_id: RequestId, params: dict[str, Any]) -> Any:
-        request, stream = await self._frontend.chat(params)
+        request, stream = await self._frontend.chat(params, self._name)
         builder = ResponseBuilder()
         async with stream:
             async for chunk in stream:

@@ -43,8 +43,9 @@ class ScriptedProvider(LlmProvider):
         *replies: str | list[ChatChunk] | RunnerError,
         name: str = "scripted",
         capabilities: Capabilities = _ABLE,
+        settings: RunnerSettings | None = None,
     ) -> None:
-        super().__init__(name, RunnerSettings(kind=self.kind), state_dir=Path())
+        super().__init__(name, settings or RunnerSettings(kind=self.kind), state_dir=Path())
         self.calls: list[Call] = []
         self.script = deque(replies)
         self._capabilities = capabilities

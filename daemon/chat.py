@@ -1,0 +1,142 @@
+"""One chat: who is asked, how often, and who else when that fails.
+
+Until the answer has begun a failure may be mended by another try (retry) or by another runner (fallback); both are told
+as chunks. All tries share the request's time. From `start` on the stream is the one runner's own.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+
+import structlog
+
+from daemon.breaker import Admission
+from daemon.gate import Gate
+from daemon.registry import Route
+from daemon.supervisor import Supervisor
+from runners.errors import RunnerError
+from runners.messages import ChatRequest
+from runners.stream import ChatChunk, Done, Failed, Retrying, Start, Warn
+
+_NOT_TRIED_AGAIN = ("timeout", "queue_full")
+"""A deadline is as long as somebody wanted to wait, and where a queue is full trying again makes it no shorter."""
+_NOBODY_MENDS = ("invalid_request", "model_not_found", "cancelled")
+"""All else another runner may do: it has a login, a window and a program of its own."""
+
+_log = structlog.get_logger()
+
+
+class Chat:
+    """A request on its way. `client` names who sent it: nobody gets more than the others."""
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        supervisor: Supervisor,
+        client: str,
+        *,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._request = request
+        self._supervisor = supervisor
+        self._client = client
+        self._jitter = jitter
+        self._said: set[str] = set()
+        self._ends_s = 0.0
+        self._has_begun = False
+
+    async def answer(self, routes: Iterator[Route]) -> AsyncGenerator[ChatChunk, None]:
+        """The chunks of the answer of the first of `routes` that gives one; raises the last failure when none does."""
+        route: Route | None = next(routes)
+        assert route is not None
+        self._ends_s = time.monotonic() + route.runner.timeouts(self._request).turn_s
+        while True:
+            following = next(routes, None)
+            try:
+                async with aclosing(self._asked(route, is_last=following is None)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except RunnerError as error:
+                error.runner = error.runner or route.runner.name
+                if following is None or self._has_begun or error.kind in _NOBODY_MENDS or self._left_s <= 0:
+                    raise
+                yield Warn(f"{route.runner.name} cannot answer ({error.message}): {following.runner.name} is asked")
+                route = following
+            else:
+                return
+
+    @property
+    def _left_s(self) -> float:
+        return self._ends_s - time.monotonic()
+
+    async def _asked(self, route: Route, *, is_last: bool) -> AsyncGenerator[ChatChunk, None]:
+        retry = route.runner.settings.retry
+        gate = self._supervisor.gate(route.runner)
+        for attempt in range(1, retry.attempts + 1):
+            async with gate.place(self._client, limit_s=self._left_s) as admission:
+                try:
+                    async with aclosing(self._tried(route, admission, is_first=attempt == 1)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+                except RunnerError as error:
+                    delay_s = self._delay_s(error, attempt, gate, is_last=is_last)
+                    if delay_s is None:
+                        raise
+                    failure = error.kind
+                else:
+                    return
+            yield Retrying(attempt, retry.attempts, round(delay_s, 3), failure)
+            await asyncio.sleep(delay_s)
+
+    def _delay_s(self, error: RunnerError, attempt: int, gate: Gate, *, is_last: bool) -> float | None:
+        """How long to wait for the next try; None when there is to be none."""
+        retry = gate.runner.settings.retry
+        if attempt == retry.attempts or self._has_begun or not error.retryable or error.kind in _NOT_TRIED_AGAIN:
+            return None
+        delay_s = self._jitter(0, min(retry.cap_s, retry.base_s * 2 ** (attempt - 1)))
+        delay_s = max(delay_s, error.retry_after_s or 0)
+        refusal = gate.breaker.refusal()
+        is_refused = refusal is not None and (refusal.retry_after_s or 0) > delay_s
+        # Who has another to ask does not wait for long.
+        if is_refused or delay_s >= self._left_s or (delay_s > retry.cap_s and not is_last):
+            return None
+        return delay_s
+
+    async def _tried(self, route: Route, admission: Admission, *, is_first: bool) -> AsyncGenerator[ChatChunk, None]:
+        runner, began_s = route.runner, time.monotonic()
+        request = self._request.model_copy(update={"model": route.model})
+        if not is_first:
+            rest = request.timeouts.model_copy(update={"turn_s": self._left_s})
+            request = request.model_copy(update={"timeouts": rest})
+        outcome = "cancelled"
+        try:
+            async with runner.complete_stream(request) as stream:
+                async for chunk in stream:
+                    if isinstance(chunk, Start):
+                        self._has_begun = True
+                    elif isinstance(chunk, Done):
+                        outcome = chunk.stop_reason
+                        self._supervisor.succeeded(runner, admission)
+                    elif isinstance(chunk, Failed):
+                        outcome = chunk.error.kind
+                        self._supervisor.failed(runner, chunk.error, admission)
+                    if self._is_news(chunk):
+                        yield chunk
+        except RunnerError as error:
+            outcome = error.kind
+            self._supervisor.failed(runner, error, admission)
+            raise
+        finally:
+            duration_s = round(time.monotonic() - began_s, 3)
+            model = route.model or runner.default_model
+            _log.info("chat.ended", runner=runner.name, model=model, outcome=outcome, duration_s=duration_s)
+
+    def _is_news(self, chunk: ChatChunk) -> bool:
+        """Not a warning that another try gave already."""
+        if not isinstance(chunk, Warn):
+            return True
+        is_new = chunk.message not in self._said
+        self._said.add(chunk.message)
+        return is_new

@@ -1,0 +1,61 @@
+"""The way to a runner: its breaker, which may refuse a chat, and its limit of chats at a time, at which one waits."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from daemon.breaker import Admission, Breaker
+from daemon.limiter import Limiter
+from runners.errors import QueueFullError
+from runners.provider import LlmProvider
+from runners.wire.deadlines import within
+
+
+class Gate:
+    """One for each provider, as long as that is in use. `when_empty` is called each time that the last chat leaves."""
+
+    def __init__(self, runner: LlmProvider, clock: Callable[[], float] = time.monotonic) -> None:
+        self.runner = runner
+        self.breaker = Breaker(runner.settings.breaker, clock)
+        self.limiter = Limiter(runner.settings.max_running, runner.settings.max_queued)
+        self.when_empty: Callable[[], None] = lambda: None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no chat is inside or waits."""
+        return not (self.limiter.running or self.limiter.queued)
+
+    @asynccontextmanager
+    async def place(self, client: str, *, limit_s: float) -> AsyncIterator[Admission]:
+        """A chat's place, after a wait of at most `limit_s` that is fair between clients.
+
+        Raises the breaker's refusal, QueueFullError, or DeadlineExceededError for a wait that took too long. How the
+        chat ended is for the Admission; one that was told nothing is abandoned.
+        """
+        if (refusal := self.breaker.refusal()) is not None:
+            raise refusal
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def admitted() -> None:
+            if not turn.done():
+                turn.set_result(None)
+
+        def dropped(error: QueueFullError) -> None:
+            if not turn.done():
+                turn.set_exception(error)
+
+        ticket = self.limiter.enter(client, admitted, dropped)
+        try:
+            if not ticket.is_running:
+                await within(turn, limit_s, deadline="turn_s", doing="waiting behind other chats")
+            # What others met while this one waited is known by now.
+            admission = self.breaker.admit()
+            try:
+                yield admission
+            finally:
+                admission.abandoned()
+        finally:
+            self.limiter.leave(ticket)
+            if self.is_empty:
+                self.when_empty()
