@@ -75,11 +75,12 @@ class Chat:
         retry = route.runner.settings.retry
         gate = self._supervisor.gate(route.runner)
         for attempt in range(1, retry.attempts + 1):
-            async with gate.place(self._client, limit_s=self._left_s) as admission:
+            async with gate.place(self._client, limit_s=self._left_s) as place:
                 try:
-                    async with aclosing(self._tried(route, admission, is_first=attempt == 1)) as chunks:
+                    async with aclosing(self._tried(route, place.admission, is_first=attempt == 1)) as chunks:
                         async for chunk in chunks:
-                            yield chunk
+                            with place.client_reads():
+                                yield chunk
                 except RunnerError as error:
                     delay_s = self._delay_s(error, attempt, gate, is_last=is_last)
                     if delay_s is None:

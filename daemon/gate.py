@@ -2,14 +2,35 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from daemon.breaker import Admission, Breaker
-from daemon.limiter import Limiter
+from daemon.limiter import Limiter, Ticket
 from runners.errors import QueueFullError
 from runners.provider import LlmProvider
 from runners.wire.deadlines import within
+
+_STALLED_S = 2.0
+
+
+class Place:
+    """A chat's place in a runner: how it went is for `admission`."""
+
+    def __init__(self, limiter: Limiter, ticket: Ticket, admission: Admission) -> None:
+        self._limiter = limiter
+        self._ticket = ticket
+        self.admission = admission
+
+    @contextmanager
+    def client_reads(self) -> Iterator[None]:
+        """While its client takes a chunk. One that takes it too slowly keeps no other client waiting."""
+        stalled = asyncio.get_running_loop().call_later(_STALLED_S, self._limiter.pause, self._ticket)
+        try:
+            yield
+        finally:
+            stalled.cancel()
+            self._limiter.resume(self._ticket)
 
 
 class Gate:
@@ -27,11 +48,11 @@ class Gate:
         return not (self.limiter.running or self.limiter.queued)
 
     @asynccontextmanager
-    async def place(self, client: str, *, limit_s: float) -> AsyncIterator[Admission]:
-        """A chat's place, after a wait of at most `limit_s` that is fair between clients.
+    async def place(self, client: str, *, limit_s: float) -> AsyncIterator[Place]:
+        """A place, after a wait of at most `limit_s` that is fair between clients.
 
-        Raises the breaker's refusal, QueueFullError, or DeadlineExceededError for a wait that took too long. How the
-        chat ended is for the Admission; one that was told nothing is abandoned.
+        Raises the breaker's refusal, QueueFullError, or DeadlineExceededError for a wait that took too long. A chat of
+        which nothing was told when it leaves was abandoned.
         """
         if (refusal := self.breaker.refusal()) is not None:
             raise refusal
@@ -52,7 +73,7 @@ class Gate:
             # What others met while this one waited is known by now.
             admission = self.breaker.admit()
             try:
-                yield admission
+                yield Place(self.limiter, ticket, admission)
             finally:
                 admission.abandoned()
         finally:
