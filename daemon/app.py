@@ -13,6 +13,7 @@ from daemon import __version__
 from daemon.config import Config, find_config, load_config
 from daemon.errors import UnsafeDirectoryError
 from daemon.frontends.rpc import RpcFrontend
+from daemon.notify import Notifier
 from daemon.paths import private_directory, socket_path, state_directory
 from daemon.reaper import Lease, Reaper, sweep
 from daemon.registry import Registry
@@ -33,13 +34,13 @@ def serve(config: Config, socket: Path | None, *, named_config: Path | None = No
     """
     state_dir = private_directory(state_directory())
     path = (socket or config.daemon.socket or socket_path()).expanduser()
-    with Instance(path) as instance:
+    with Instance(path) as instance, Notifier(os.environ) as notifier:
         sweep(state_dir)
         lease = _lease(state_dir)
         try:
             run_dir = lease.directory if lease else None
-            daemon = _Daemon(config, state_dir, run_dir, named_config and named_config.absolute())
-            asyncio.run(daemon.run(instance, path))
+            daemon = _Daemon(config, named_config and named_config.absolute(), instance, notifier, state_dir, run_dir)
+            asyncio.run(daemon.run())
         finally:
             if lease is not None:
                 lease.release()
@@ -55,11 +56,21 @@ def _lease(state_dir: Path) -> Lease | None:
 
 
 class _Daemon:
-    def __init__(self, config: Config, state_dir: Path, run_dir: Path | None, named_config: Path | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        named_config: Path | None,
+        instance: Instance,
+        notifier: Notifier,
+        state_dir: Path,
+        run_dir: Path | None,
+    ) -> None:
         self._config = config
+        self._named_config = named_config
+        self._instance = instance
+        self._notifier = notifier
         self._state_dir = state_dir
         self._run_dir = run_dir
-        self._named_config = named_config
         self._end = asyncio.Event()
         self._force = asyncio.Event()
         self._terminal = _Terminal()
@@ -75,31 +86,35 @@ class _Daemon:
             line_cap_bytes=config.daemon.parse_cap_bytes,
         )
 
-    async def run(self, instance: Instance, path: Path) -> None:
-        assert instance.socket is not None
+    async def run(self) -> None:
+        assert self._instance.socket is not None
         loop = asyncio.get_running_loop()
         for number in _ENDS:
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         reaper = Reaper(self._state_dir)
+        watchdog = asyncio.create_task(self._notifier.watchdog(), name="watchdog")
         try:
             reaper.start()
             self._supervisor.start()
-            await self._rpc.start(instance.socket)
+            await self._rpc.start(self._instance.socket)
             _log.info(
                 "daemon.ready",
                 version=__version__,
-                socket=str(path),
+                socket=str(self._instance.path),
                 config=str(self._config.path),
                 runners=list(self._registry.runners),
             )
+            self._notifier.ready(f"serves {self._instance.path}")
             await self._end.wait()
+            self._notifier.stopping()
             self._service.refuse_chats()
             await self._drain()
         finally:
             await self._rpc.aclose()
             await self._supervisor.aclose()
             await reaper.aclose()
+            watchdog.cancel()
             for number in (*_ENDS, signal.SIGHUP):
                 # One that comes now is late, and must not make a failure of a good end.
                 loop.remove_signal_handler(number)
@@ -130,12 +145,15 @@ class _Daemon:
     async def _reload(self) -> dict[str, Any]:
         """Reads the configuration and swaps it in; ConfigError for a bad one, which changes nothing."""
         async with self._reloading:
+            self._notifier.reloading()
             try:
                 config = await asyncio.to_thread(lambda: load_config(find_config(self._named_config)))
                 registry = Registry(config, self._state_dir, self._run_dir, before=self._registry)
             except ConfigError as error:
                 _log.error("daemon.kept_configuration", error=error.message)
                 raise
+            finally:
+                self._notifier.ready(f"serves {self._instance.path}")
             needs_restart = ["daemon.socket"] if config.daemon.socket != self._config.daemon.socket else []
             before, self._config, self._registry = self._registry.runners, config, registry
             self._service.replace(registry)

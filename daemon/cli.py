@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from daemon import __version__
+from daemon.cli_service import service
 from daemon.client import Client
 from daemon.errors import CallError, DaemonError, NoDaemonError
 from daemon.paths import socket_path
@@ -34,6 +35,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 @click.version_option(__version__, prog_name="runnerd")
 def main() -> None:
     """One local daemon through which editors and scripts talk to the AI CLIs you are logged into."""
+
+
+main.add_command(service)
 
 
 def _answering(command: Command) -> Command:

@@ -24,15 +24,15 @@ class Instance:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._lock: int | None = None
         self.socket: socket.socket | None = None
 
     def __enter__(self) -> Self:
-        if len(os.fsencode(self._path)) >= _PATH_CAP_BYTES:
-            raise DaemonError(f"the socket's path is longer than the system allows: {self._path}; give a shorter one")
-        private_directory(self._path.parent)
-        lock = lock_path(self._path)
+        if len(os.fsencode(self.path)) >= _PATH_CAP_BYTES:
+            raise DaemonError(f"the socket's path is longer than the system allows: {self.path}; give a shorter one")
+        private_directory(self.path.parent)
+        lock = lock_path(self.path)
         try:
             self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -52,7 +52,7 @@ class Instance:
         assert self.socket is not None
         assert self._lock is not None
         self.socket.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         os.close(self._lock)
 
     def _take_lock(self, lock: int) -> None:
@@ -61,35 +61,35 @@ class Instance:
         except BlockingIOError:
             holder = os.pread(lock, 32, 0).decode().strip() or "unknown"
             raise AlreadyRunningError(
-                f"a daemon (pid {holder}) serves {self._path} already: stop it with `runnerd stop`"
+                f"a daemon (pid {holder}) serves {self.path} already: stop it with `runnerd stop`"
             ) from None
         os.truncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
     def _remove_stale_socket(self) -> None:
         try:
-            if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                raise DaemonError(f"{self._path} is in the way: it is no socket")
+            if not stat.S_ISSOCK(self.path.lstat().st_mode):
+                raise DaemonError(f"{self.path} is in the way: it is no socket")
         except FileNotFoundError:
             return
         with socket.socket(socket.AF_UNIX) as probe:
             try:
-                probe.connect(os.fspath(self._path))
+                probe.connect(os.fspath(self.path))
             except ConnectionRefusedError:
-                self._path.unlink()
+                self.path.unlink()
                 return
             except OSError as error:
-                raise DaemonError(f"{self._path} is in the way: {error.strerror}; remove it") from error
-        raise AlreadyRunningError(f"another program answers on {self._path}")
+                raise DaemonError(f"{self.path} is in the way: {error.strerror}; remove it") from error
+        raise AlreadyRunningError(f"another program answers on {self.path}")
 
     def _bind(self) -> socket.socket:
         bound = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         try:
-            bound.bind(os.fspath(self._path))
+            bound.bind(os.fspath(self.path))
         except OSError as error:
             bound.close()
-            raise DaemonError(f"cannot listen on {self._path}: {error.strerror}") from error
+            raise DaemonError(f"cannot listen on {self.path}: {error.strerror}") from error
         finally:
             os.umask(before)
         return bound
