@@ -39,7 +39,9 @@ def serve(config: Config, socket: Path | None, *, named_config: Path | None = No
         lease = _lease(state_dir)
         try:
             run_dir = lease.directory if lease else None
-            daemon = _Daemon(config, named_config and named_config.absolute(), instance, notifier, state_dir, run_dir)
+            daemon = _Daemon(
+                config, instance, notifier, state_dir=state_dir, run_dir=run_dir, named_config=named_config
+            )
             asyncio.run(daemon.run())
         finally:
             if lease is not None:
@@ -59,14 +61,15 @@ class _Daemon:
     def __init__(
         self,
         config: Config,
-        named_config: Path | None,
         instance: Instance,
         notifier: Notifier,
+        *,
         state_dir: Path,
         run_dir: Path | None,
+        named_config: Path | None,
     ) -> None:
         self._config = config
-        self._named_config = named_config
+        self._named_config = named_config and named_config.absolute()
         self._instance = instance
         self._notifier = notifier
         self._state_dir = state_dir

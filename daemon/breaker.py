@@ -35,12 +35,10 @@ class Breaker:
     So many counted failures in a row open it. It then refuses everything for `open_s`, half-opens with one trial, and
     closes when that succeeds; each failed trial doubles the time, up to ten times `open_s`. A closed one that opens
     again before it stayed closed for as long as it had been open goes on doubling.
-
-    `settings` may be replaced at any time: they hold for the next failure and the next opening.
     """
 
     def __init__(self, settings: BreakerSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self.settings = settings
+        self._settings = settings
         self._clock = clock
         self._failures_in_row = 0
         self._last: RunnerError | None = None
@@ -92,7 +90,7 @@ class Breaker:
             when = f"it is tried again in {_duration(remaining_s)}"
         else:
             # Never longer than the whole time that it would be open.
-            remaining_s = min(_TRIAL_PAUSE_S, self.settings.open_s)
+            remaining_s = min(_TRIAL_PAUSE_S, self._settings.open_s)
             when = "one request tries it again now"
         assert self._last is not None
         times = "" if self._failures_in_row == 1 else f" {self._failures_in_row} times in a row"
@@ -121,7 +119,7 @@ class Breaker:
             self._failures_in_row += 1
             self._last = _without_owner(error)
             # One that was admitted before it opened, and fails now, does not make it last longer.
-            if was_trial or (self._open_until_s is None and self._failures_in_row >= self.settings.failures):
+            if was_trial or (self._open_until_s is None and self._failures_in_row >= self._settings.failures):
                 self._open(now, again=was_trial or now < self._stable_from_s)
         elif was_trial and error.kind in PROOF:
             self._close()
@@ -138,7 +136,7 @@ class Breaker:
 
     def _open(self, now: float, *, again: bool) -> None:
         self._factor = min(self._factor * 2, _LONGEST_FACTOR) if again else 1
-        self._open_for_s = self._factor * self.settings.open_s
+        self._open_for_s = self._factor * self._settings.open_s
         self._open_until_s = now + self._open_for_s
 
     def _close(self) -> None:

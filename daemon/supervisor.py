@@ -160,6 +160,9 @@ class Supervisor:
             health = Health("unavailable", "vendor_error", detail=f"the probe failed: {error!r}")
         if supervised.evidence is before:  # else a chat has shown more in the meantime
             self._learn(supervised, states.probed(before, health, self._clock()))
+        refusal = supervised.gate.breaker.refusal()
+        if health.ok and refusal is not None and refusal.kind == "not_installed":
+            supervised.gate.breaker.try_now()  # the one failure that a probe sees mended
 
     def _learn(self, supervised: _Supervised, evidence: states.Evidence | None) -> None:
         before, supervised.evidence = supervised.evidence, evidence
