@@ -33,8 +33,9 @@ class Breaker:
     """The breaker of one runner.
 
     So many counted failures in a row open it. It then refuses everything for `open_s`, half-opens with one trial, and
-    closes when that succeeds; each failed trial doubles the time, up to ten times `open_s`. A closed one that opens
-    again before it stayed closed for as long as it had been open goes on doubling.
+    closes when that begins to be answered; each failed trial doubles the time, up to ten times `open_s`. A closed one
+    that opens again before it stayed closed for as long as it had been open goes on doubling, and the first failure
+    opens it until a chat was answered whole.
     """
 
     def __init__(self, settings: BreakerSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -109,6 +110,12 @@ class Breaker:
         self._end(admission)
         self._close()
 
+    def _begun(self, admission: "Admission") -> None:
+        if self._end(admission):
+            self._close()
+            # On probation: one more failure, and it rests again.
+            self._failures_in_row = self._settings.failures - 1
+
     def _failed(self, admission: "Admission", error: RunnerError) -> None:
         was_trial = self._end(admission)
         now = self._clock()
@@ -157,6 +164,11 @@ class Admission:
         """The runner answered."""
         if breaker := self._ended():
             breaker._succeeded(self)
+
+    def begun(self) -> None:
+        """The runner's answer has begun. That may take long to its end, and a trial keeps nobody out for it."""
+        if self._breaker is not None:
+            self._breaker._begun(self)
 
     def failed(self, error: RunnerError) -> None:
         """The runner raised or sent this error."""

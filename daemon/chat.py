@@ -117,6 +117,7 @@ class Chat:
                 async for chunk in stream:
                     if isinstance(chunk, Start):
                         self._has_begun = True
+                        admission.begun()
                     elif isinstance(chunk, Done):
                         outcome = chunk.stop_reason
                         self._supervisor.succeeded(runner, admission)

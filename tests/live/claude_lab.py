@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.live.lab import Entries, Json, Lab, running_lab
+from tests.live.lab import AS_IT_IS, Entries, Json, Lab, running_lab
 from tests.live.messages_api import MessagesApi
 from tests.world import World
 
@@ -24,4 +24,4 @@ async def claude_lab(world: World, binary: Path, entries: Entries) -> AsyncItera
 
 def _entry(binary: Path, url: str, entry: Json) -> Json:
     env = {"ANTHROPIC_BASE_URL": url} | entry.get("env", KEY)
-    return {"kind": "claude", "binary": str(binary)} | entry | {"env": env}
+    return {"kind": "claude", "binary": str(binary)} | AS_IT_IS | entry | {"env": env}

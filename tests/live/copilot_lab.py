@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.live.completions_api import CompletionsApi
 from tests.live.install import COPILOT_CACHE
-from tests.live.lab import Entries, Json, Lab, running_lab
+from tests.live.lab import AS_IT_IS, Entries, Json, Lab, running_lab
 from tests.world import World
 
 MODEL = "gpt-x"
@@ -34,5 +34,5 @@ def _entry(binary: Path, url: str, entry: Json) -> Json:
     provider = entry.get("provider", {})
     if provider is not None:
         provider = {"base_url": url, "api_key_env": "KEY"} | provider
-    whole = ours | entry | {"provider": provider, "env": ENV | entry.get("env", {})}
+    whole = ours | AS_IT_IS | entry | {"provider": provider, "env": ENV | entry.get("env", {})}
     return {name: value for name, value in whole.items() if value is not None}

@@ -21,6 +21,8 @@ Entries = Mapping[str, Json]
 
 RUNNER_ERROR = -32010
 PROBES_S = 60.0
+AS_IT_IS: Json = {"retry": {"attempts": 1}, "breaker": {"failures": 1000}}
+"""What a test sees is what the CLI did: no other try hides it, and none is refused for what it did before."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ def entries() -> Entries:
     return {
         "claude": {},
         "plan": {"env": PLAN},
+        # Whose vendor says when to come back is not asked before that.
+        "limited": {},
+        "used_up": {"env": PLAN},
         "no_login": {"env": NO_LOGIN},
         # The first is the shorter: before the first content it is always the one that ends.
         "impatient": {"timeouts": {"first_chunk_s": 2, "silence_s": 2.5}},
@@ -99,7 +102,7 @@ async def test_a_conversation_that_is_too_long_is_refused_and_never_summarised(l
 
 async def test_a_rate_limit_says_when_to_come_back(lab: Lab) -> None:
     lab.api.script(*[error(429, "rate_limit_error", "slow down", {"retry-after": "7"})] * 10)
-    failure = (await lab.chat(user("hi"))).error
+    failure = (await lab.chat(user("hi"), runner="limited")).error
     assert (failure["kind"], failure["retryable"]) == ("rate_limited", True)
     assert 7 <= failure["retry_after_s"] <= 9  # new adds up to a quarter
     await lab.no_cli_is_left()
@@ -120,7 +123,7 @@ async def test_a_used_up_plan_says_when_it_begins_anew(lab: Lab) -> None:
     }
     headers = {f"anthropic-ratelimit-unified-{name}": value for name, value in unified.items()}
     lab.api.script(*[error(429, "rate_limit_error", "limit reached", headers)] * 10)
-    failure = (await lab.chat(user("hi"), runner="plan")).error
+    failure = (await lab.chat(user("hi"), runner="used_up")).error
     assert failure["kind"] == "quota_exhausted"
     assert failure["retry_after_s"] == pytest.approx(resets_at - time.time(), abs=60)
     await lab.no_cli_is_left()
