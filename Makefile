@@ -10,25 +10,15 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: chat test check clis clean
 
-# Uses the daemon that runs, else one of its own for this one chat.
+# Where no model at all can answer (`health` is 1) it shows the way there with an echo.
 chat: .venv/runtime
-	@if ! $(BIN)/runnerd status >/dev/null 2>&1; then \
-	    $(BIN)/runnerd serve --log-level warning & daemon=$$!; \
-	    trap 'kill $$daemon; wait $$daemon' EXIT; \
-	    tries=100; \
-	    until $(BIN)/runnerd status >/dev/null 2>&1; do \
-	        kill -0 $$daemon 2>/dev/null || { trap - EXIT; exit 1; }; \
-	        tries=$$((tries - 1)); [ $$tries -gt 0 ] || { echo 'The daemon does not answer.' >&2; exit 1; }; \
-	        sleep 0.1; \
-	    done; \
-	fi; \
-	if [ -n "$(MODEL)" ] || $(BIN)/runnerd health >/dev/null; then \
-	    $(BIN)/runnerd chat $(if $(MODEL),-m '$(MODEL)') -- "$$PROMPT"; \
-	else \
-	    $(BIN)/runnerd health; \
+	@$(BIN)/runnerd chat $(if $(MODEL),-m '$(MODEL)') -- "$$PROMPT" || { \
+	    code=$$?; $(BIN)/runnerd health >/dev/null 2>&1; \
+	    if [ $$? -ne 1 ] || [ -n "$(MODEL)" ]; then exit $$code; fi; \
+	    echo; $(BIN)/runnerd health; \
 	    echo; echo 'No model can answer yet: the hint says what mends it. The way there works, an echo comes back (-m echo):'; \
 	    $(BIN)/runnerd chat -m echo -- "$$PROMPT"; \
-	fi
+	}
 
 test: clis
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,32 @@ _ENDS = (signal.SIGTERM, signal.SIGINT)
 _log = structlog.get_logger()
 
 
-def serve(config: Config, socket: Path | None, *, named_config: Path | None = None) -> None:
-    """Serves until SIGTERM, SIGINT or `shutdown`. Raises DaemonError when it cannot start.
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How this daemon was started.
 
-    `named_config` is what the user named: a reload looks again which file is in force.
+    `config` is the file that was named, if any: a reload looks again which one is in force. Whom a command has started
+    in passing ends by itself after `idle_exit_s` without use, and writes a line to `ready_fd` when it serves.
     """
+
+    config: Path | None = None
+    socket: Path | None = None
+    idle_exit_s: float | None = None
+    ready_fd: int | None = None
+
+
+def serve(config: Config, launch: Launch) -> None:
+    """Serves until SIGTERM, SIGINT or `shutdown`. Raises DaemonError when it cannot start."""
+    if launch.ready_fd is not None:
+        os.set_inheritable(launch.ready_fd, False)
     state_dir = private_directory(state_directory())
-    path = (socket or config.daemon.socket or socket_path()).expanduser()
+    path = (launch.socket or config.daemon.socket or socket_path()).expanduser()
     with Instance(path) as instance, Notifier(os.environ) as notifier:
         sweep(state_dir)
         lease = _lease(state_dir)
         try:
             run_dir = lease.directory if lease else None
-            daemon = _Daemon(
-                config, instance, notifier, state_dir=state_dir, run_dir=run_dir, named_config=named_config
-            )
-            asyncio.run(daemon.run())
+            asyncio.run(_Daemon(config, launch, instance, notifier, state_dir=state_dir, run_dir=run_dir).run())
         finally:
             if lease is not None:
                 lease.release()
@@ -61,15 +72,15 @@ class _Daemon:
     def __init__(
         self,
         config: Config,
+        launch: Launch,
         instance: Instance,
         notifier: Notifier,
         *,
         state_dir: Path,
         run_dir: Path | None,
-        named_config: Path | None,
     ) -> None:
         self._config = config
-        self._named_config = named_config and named_config.absolute()
+        self._launch = launch
         self._instance = instance
         self._notifier = notifier
         self._state_dir = state_dir
@@ -81,7 +92,8 @@ class _Daemon:
         self._hang_ups: set[asyncio.Task[None]] = set()
         self._registry = Registry(config, state_dir, run_dir)
         self._supervisor = Supervisor(self._registry)
-        self._service = Service(self._registry, self._supervisor)
+        is_autostarted = launch.idle_exit_s is not None
+        self._service = Service(self._registry, self._supervisor, is_autostarted=is_autostarted)
         self._rpc = RpcFrontend(
             self._service,
             shut_down=self._shut_down,
@@ -108,8 +120,8 @@ class _Daemon:
                 config=str(self._config.path),
                 runners=list(self._registry.runners),
             )
-            self._notifier.ready(f"serves {self._instance.path}")
-            await self._end.wait()
+            self._tell_ready()
+            await self._until_its_end()
             self._notifier.stopping()
             self._service.refuse_chats()
             await self._drain()
@@ -123,6 +135,25 @@ class _Daemon:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
             _log.info("daemon.ended")
+
+    def _tell_ready(self) -> None:
+        self._notifier.ready(f"serves {self._instance.path}")
+        if self._launch.ready_fd is not None:
+            # Who has started us may have lost patience.
+            with suppress(BrokenPipeError):
+                os.write(self._launch.ready_fd, b"ready\n")
+            os.close(self._launch.ready_fd)
+
+    async def _until_its_end(self) -> None:
+        while not self._end.is_set():
+            limit_s = self._launch.idle_exit_s
+            left_s = None if limit_s is None else limit_s - self._rpc.unused_s
+            if left_s is not None and left_s <= 0:
+                _log.info("daemon.unused", unused_s=round(self._rpc.unused_s))
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._end.wait()
 
     def _shut_down(self) -> dict[str, Any]:
         self._end.set()
@@ -150,7 +181,7 @@ class _Daemon:
         async with self._reloading:
             self._notifier.reloading()
             try:
-                config = await asyncio.to_thread(lambda: load_config(find_config(self._named_config)))
+                config = await asyncio.to_thread(lambda: load_config(find_config(self._launch.config)))
                 registry = Registry(config, self._state_dir, self._run_dir, before=self._registry)
             except ConfigError as error:
                 _log.error("daemon.kept_configuration", error=error.message)

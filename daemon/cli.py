@@ -15,8 +15,8 @@ import click
 from daemon import __version__
 from daemon.cli_service import service
 from daemon.client import Client
-from daemon.errors import CallError, DaemonError, NoDaemonError
-from daemon.paths import socket_path
+from daemon.errors import CallError, DaemonError, NoDaemonError, WrongConfigError
+from daemon.paths import log_path, socket_path
 from daemon.unix_socket import lock_path
 
 EXIT_NO, EXIT_NO_DAEMON, EXIT_TRY_LATER, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 69, 75, 78, 130
@@ -53,35 +53,62 @@ def _answering(command: Command) -> Command:
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
-def serve(config_path: Path | None, socket: Path | None, log_level: str) -> None:
+@click.option("--autostarted", is_flag=True, hidden=True, help="As `chat` starts it: in the background.")
+@click.option("--idle-exit-s", type=float, default=3600, hidden=True, help="How long without use it stays then.")
+@click.option("--ready-fd", type=int, hidden=True, help="Write a line there when ready.")
+@click.option("--is-clean", is_flag=True, hidden=True, help="The environment has been cleaned.")
+def serve(
+    config_path: Path | None,
+    socket: Path | None,
+    log_level: str,
+    idle_exit_s: float,
+    ready_fd: int | None,
+    *,
+    autostarted: bool,
+    is_clean: bool,
+) -> None:
     """Run the daemon in the foreground. SIGTERM ends it when running chats have; a second one at once."""
     config = _config(config_path)
-    from daemon import app, logs
-
-    logs.configure(log_level)
     with _reported(as_json=False):
-        app.serve(config, socket, named_config=config_path)
+        from daemon import clean_start
+
+        if not is_clean and (autostarted or clean_start.is_marked()):
+            clean_start.execute_again(config, "--is-clean")
+        from daemon import app, logs
+
+        logs.configure(log_level, log_path() if autostarted else None)
+        app.serve(config, app.Launch(config_path, socket, idle_exit_s if autostarted else None, ready_fd))
 
 
 @main.command()
 @click.argument("prompt", required=False)
 @click.option("-m", "--model", help="A runner, runner:model, or an alias. Without it the default runner answers.")
 @click.option("-s", "--system", help="The system prompt.")
+@click.option("--no-start", is_flag=True, help="Do not start a daemon when none runs.")
 @_answering
-def chat(prompt: str | None, model: str | None, system: str | None, socket: Path | None, *, as_json: bool) -> None:
+def chat(
+    prompt: str | None, model: str | None, system: str | None, socket: Path | None, *, no_start: bool, as_json: bool
+) -> None:
     """Ask a model; the answer streams to stdout. Without PROMPT it is read from stdin.
 
-    A PROMPT that begins with a dash goes behind `--`. With --json the whole answer comes as one object.
+    A PROMPT that begins with a dash goes behind `--`. With --json the whole answer comes as one object. A daemon that
+    is started for it ends after an hour without use.
     """
     messages = [{"role": "system", "content": system}] if system else []
     with _reported(as_json=as_json):
         messages.append({"role": "user", "content": _read_prompt() if prompt is None else prompt})
     request = {"model": model, "messages": messages}
-    with _reported(as_json=as_json), Client(socket or socket_path()) as client:
+    from daemon.autostart import answered
+
+    def ask(client: Client) -> Iterator[dict[str, Any]]:
+        return iter([client.call("chat", **request, stream=False)]) if as_json else client.chat(request)
+
+    with _reported(as_json=as_json):
+        answer = answered(socket or socket_path(), ask, start=not no_start, warn=_warn)
         if as_json:
-            _print_json(client.call("chat", **request, stream=False))
+            _print_json(next(answer))
         else:
-            _print_answer(client.chat(request))
+            _print_answer(answer)
 
 
 @main.command()
@@ -263,13 +290,15 @@ def _reported(*, as_json: bool) -> Iterator[None]:
         data = error.data if isinstance(error, CallError) else {}
         if as_json:
             _print_json({"error": {"message": str(error)} | data})
+        elif isinstance(error, WrongConfigError):
+            click.echo(error, err=True)
         else:
             click.echo(f"runnerd: {error}" + (f" ({data['hint']})" if data.get("hint") else ""), err=True)
             if data.get("stderr_tail"):
                 click.echo(f"the CLI's last words:\n{data['stderr_tail']}", err=True)
         if isinstance(error, NoDaemonError):
             sys.exit(EXIT_NO_DAEMON)
-        if data.get("kind") == "config":
+        if isinstance(error, WrongConfigError) or data.get("kind") == "config":
             sys.exit(EXIT_CONFIG)
         sys.exit(EXIT_TRY_LATER if data.get("retryable") else EXIT_NO)
 
@@ -292,14 +321,18 @@ def _print_answer(chunks: Iterator[dict[str, Any]]) -> None:
                 sys.stdout.buffer.flush()
                 last = chunk["chunk"][-1:] or last
             case "warning":
-                click.secho(f"runnerd: {chunk['message']}", err=True, fg="yellow")
+                _warn(chunk["message"])
             case "retrying":
                 when = "" if chunk["delay_s"] is None else f" in {chunk['delay_s']} s"
-                click.secho(f"runnerd: {chunk['error']}, trying again{when}", err=True, fg="yellow")
+                _warn(f"{chunk['error']}, trying again{when}")
             case "done" if chunk["stop_reason"] != "end_turn":
                 click.secho(f"\nrunnerd: the answer ended with {chunk['stop_reason']}", err=True, fg="yellow")
     if last != "\n" and sys.stdout.isatty():
         click.echo()
+
+
+def _warn(message: str) -> None:
+    click.secho(f"runnerd: {message}", err=True, fg="yellow")
 
 
 def _print_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from daemon.errors import CallError, ConnectionLostError, NoDaemonError
+from daemon.errors import CallError, ConnectionLostError, DaemonError, NoDaemonError
 
 _READ_BYTES = 256 * 1024
 
@@ -36,6 +36,10 @@ class Client:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection, and with it a call that still runs."""
         self._socket.close()
 
     def call(self, method: str, **params: Any) -> Any:
@@ -44,6 +48,16 @@ class Client:
             if "method" not in message:
                 return message["result"]
         raise ConnectionLostError("the daemon went away before it had answered")
+
+    def call_within(self, limit_s: float, method: str, **params: Any) -> Any:
+        """The same, by a daemon that is silent for at most `limit_s`; else DaemonError."""
+        self._socket.settimeout(limit_s)
+        try:
+            return self.call(method, **params)
+        except TimeoutError as error:
+            raise DaemonError(f"the daemon on {self.path} has not answered for {limit_s:.0f} s") from error
+        finally:
+            self._socket.settimeout(None)
 
     def chat(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The chunks of an answer as they come; CallError when it fails. Reading to the end means that it is whole."""

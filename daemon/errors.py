@@ -19,6 +19,14 @@ class NoDaemonError(DaemonError):
     """Nobody answers on the socket."""
 
 
+class NotStartedError(DaemonError):
+    """A daemon was started and did not come up."""
+
+
+class WrongConfigError(NotStartedError):
+    """Its configuration is wrong; the message is what it says of that itself."""
+
+
 class ConnectionLostError(DaemonError):
     """The daemon went away in the middle of a call."""
 

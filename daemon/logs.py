@@ -1,14 +1,24 @@
-"""Logs go to stderr: JSON lines for machines, colours on a terminal. Prompts and answers are never logged."""
+"""Logs go to stderr or a file: JSON lines for machines, colours on a terminal. Prompts and answers are never logged."""
 
 import logging
+import logging.handlers
+import os
 import sys
+from io import TextIOWrapper
+from pathlib import Path
 
 import structlog
 
+_FILE_BYTES = 1024 * 1024
+_OLD_FILES = 3
 
-def configure(level: str = "info") -> None:
-    """Sets up structlog, and the standard library's loggers (those of `runners`) to come out the same way."""
-    terminal = sys.stderr.isatty()
+
+def configure(level: str = "info", file: Path | None = None) -> None:
+    """Sets up structlog, and the standard library's loggers (those of `runners`) to come out the same way.
+
+    With `file` they and stderr go there, 0600 and rotated.
+    """
+    terminal = file is None and sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -23,7 +33,7 @@ def configure(level: str = "info") -> None:
             renderer,
         ],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if file is None else _File(file)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     structlog.configure(
@@ -32,3 +42,19 @@ def configure(level: str = "info") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+class _File(logging.handlers.RotatingFileHandler):
+    """A file that only its owner reads. What is written to stderr, such as a crash, follows it through rotations."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=_FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8")
+
+    def _open(self) -> TextIOWrapper:
+        opened = open(self.baseFilename, "a", encoding="utf-8", opener=_open_privately)  # noqa: SIM115 it stays open
+        os.dup2(opened.fileno(), 2)
+        return opened
+
+
+def _open_privately(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -12,10 +12,18 @@ from daemon.errors import UnsafeDirectoryError
 _APP = "runnerd"
 _SOCKET = "runnerd.sock"
 
+VARIABLES = ("RUNNERD_CONFIG", "RUNNERD_SOCKET")
+"""The paths that the environment may name."""
+
 
 def state_directory() -> Path:
     """What outlives the daemon: the runners' private directories."""
     return user_state_path(_APP)
+
+
+def log_path() -> Path:
+    """The log of a daemon that no terminal or service shows. Its directory is made."""
+    return private_directory(state_directory()) / "runnerd.log"
 
 
 def socket_path() -> Path:

@@ -22,8 +22,9 @@ from runners.stream import ChatStream
 class Service:
     """The daemon without its doors."""
 
-    def __init__(self, registry: Registry, supervisor: Supervisor) -> None:
+    def __init__(self, registry: Registry, supervisor: Supervisor, *, is_autostarted: bool = False) -> None:
         self._registry = registry
+        self._is_autostarted = is_autostarted
         self._supervisor = supervisor
         self._began_s = time.monotonic()
         self._draining = False
@@ -136,7 +137,7 @@ class Service:
 
     def version(self) -> dict[str, Any]:
         """Which daemon this is."""
-        return {"version": __version__, "pid": os.getpid()}
+        return {"version": __version__, "pid": os.getpid(), "autostarted": self._is_autostarted}
 
     def _state(self, runner: LlmProvider) -> str:
         known = self._supervisor.known(runner)

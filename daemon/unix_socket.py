@@ -87,6 +87,8 @@ class Instance:
         before = os.umask(0o177)
         try:
             bound.bind(os.fspath(self.path))
+            # Who comes before we are ready waits, and is not refused.
+            bound.listen(socket.SOMAXCONN)
         except OSError as error:
             bound.close()
             raise DaemonError(f"cannot listen on {self.path}: {error.strerror}") from error

@@ -13,6 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, m
 from runners.errors import ConfigError
 
 _ANY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 asked at its loopback address
+# What of the daemon's own environment is about models and the machine, and says nothing of who pays or where to call.
+OLLAMA_SERVER_VARIABLES = (
+    *("OLLAMA_MODELS", "OLLAMA_KEEP_ALIVE", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"),
+    *("OLLAMA_MAX_QUEUE", "OLLAMA_LOAD_TIMEOUT", "OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_NO_CLOUD"),
+    *("OLLAMA_LLM_LIBRARY", "OLLAMA_GPU_OVERHEAD", "OLLAMA_SCHED_SPREAD", "OLLAMA_VULKAN"),
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HSA_OVERRIDE_GFX_VERSION"),
+)
 _DURATION = re.compile(r"-?(\d+(\.\d+)?(ns|us|ms|s|m|h))+")
 
 
@@ -72,6 +79,11 @@ class RunnerSettings(_Strict):
     env_pass: list[str] = Field(default_factory=list)
     args: list[str] = Field(default_factory=list)
 
+    @property
+    def variables(self) -> set[str]:
+        """The names that are looked up in the daemon's environment, beyond what every CLI may see."""
+        return set(self.env_pass)
+
     @field_validator("env")
     @classmethod
     def _can_be_an_environment(cls, env: dict[str, str]) -> dict[str, str]:
@@ -126,6 +138,12 @@ class CopilotSettings(RunnerSettings):
     provider: CopilotModelProvider | None = None
     private_home: bool = False
 
+    @property
+    def variables(self) -> set[str]:
+        """Those names, and that of the provider's key."""
+        named = self.provider.api_key_env if self.provider else None
+        return super().variables | ({named} if named else set())
+
     @model_validator(mode="after")
     def _names_the_model_of_its_provider(self) -> "CopilotSettings":
         if self.provider is not None and self.model is None:
@@ -162,6 +180,11 @@ class OllamaSettings(RunnerSettings):
     host: str | None = None
     keep_alive: StrictInt | str | None = None
     num_ctx: int | None = Field(default=None, gt=0)
+
+    @property
+    def variables(self) -> set[str]:
+        """Those names, and what says where and how Ollama runs."""
+        return super().variables | {"OLLAMA_HOST", *OLLAMA_SERVER_VARIABLES}
 
     @field_validator("host")
     @classmethod

@@ -10,7 +10,7 @@ import pytest
 
 from tests.world import Daemon, World
 
-ASKING = [["chat", "Hi"], ["health"], ["models"], ["runners"], ["status"], ["stop"]]
+ASKING = [["chat", "Hi", "--no-start"], ["health"], ["models"], ["runners"], ["status"], ["stop"]]
 
 
 @pytest.mark.parametrize("command", ASKING, ids=lambda command: command[0])
@@ -163,7 +163,7 @@ def test_config_check_says_what_is_right(world: World) -> None:
 
 OPTIONS = {
     "serve": ["--config", "--socket", "--log-level", "debug|info|warning|error"],
-    "chat": ["-m, --model", "-s, --system", "--json", "--socket", "[PROMPT]"],
+    "chat": ["-m, --model", "-s, --system", "--no-start", "--json", "--socket", "[PROMPT]"],
     "health": ["--deep", "--json", "--socket", "[RUNNER]"],
     "models": ["--json", "--socket"],
     "runners": ["--json", "--socket"],

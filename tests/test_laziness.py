@@ -78,7 +78,22 @@ def test_what_nobody_looks_at_is_printed_without_rich(daemon: Daemon, arguments:
 
 
 def test_a_command_without_a_daemon_loads_nothing_heavy_either(world: World) -> None:
-    assert packages(loaded(world, RUNNERD, "chat", "Hi")) & HEAVY == set()
+    assert packages(loaded(world, RUNNERD, "chat", "Hi", "--no-start")) & HEAVY == set()
+
+
+def test_a_command_that_starts_a_daemon_loads_nothing_heavy_either(world: World) -> None:
+    world.env["RUNNERD_CONFIG"] = str(world.config("runners: {echo: {kind: echo}}\n"))
+    modules = loaded(world, RUNNERD, "chat", "-m", "echo", "Hi")
+    assert world.runnerd("stop").returncode == 0
+    assert "subprocess" in modules
+    assert packages(modules) & {*HEAVY, "runners", "rich"} == set()
+
+
+def test_only_a_chat_loads_what_starts_a_daemon_and_a_process_only_where_it_starts_one(daemon: Daemon) -> None:
+    assert "daemon.autostart" not in loaded(daemon.world, RUNNERD, "status", "--json")
+    modules = loaded(daemon.world, RUNNERD, "chat", "-m", "echo", "Hi")
+    assert "daemon.autostart" in modules
+    assert "subprocess" not in modules
 
 
 def test_the_client_is_the_standard_library_alone(world: World) -> None:

@@ -187,7 +187,7 @@ async def test_runners_tells_what_each_can_do(wire: Wire) -> None:
 
 async def test_status_shows_the_daemon_and_the_chats_that_run(daemon: Daemon, wire: Wire) -> None:
     before = (await wire.call("status"))["result"]
-    assert list(before) == ["version", "pid", "uptime_s", "runners", "memory_bytes"]
+    assert list(before) == ["version", "pid", "autostarted", "uptime_s", "runners", "memory_bytes"]
     assert before["pid"] == daemon.process.pid
     assert before["uptime_s"] > 0
     async with await Wire.connect(daemon.world.socket) as other:
@@ -209,5 +209,5 @@ async def test_status_shows_the_daemon_and_the_chats_that_run(daemon: Daemon, wi
 
 async def test_version_names_the_daemon(daemon: Daemon, wire: Wire) -> None:
     version = (await wire.call("version"))["result"]
-    assert version == {"version": version["version"], "pid": daemon.process.pid}
+    assert version == {"version": version["version"], "pid": daemon.process.pid, "autostarted": False}
     assert json.dumps(version["version"]).strip('"')[0].isdigit()

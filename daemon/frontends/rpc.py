@@ -9,6 +9,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
@@ -61,6 +62,7 @@ class RpcFrontend:
         self.line_cap_bytes = line_cap_bytes
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._last_use_s = time.monotonic()
 
     async def start(self, listening: socket.socket) -> None:
         """Accepts connections on a socket that is bound already."""
@@ -70,6 +72,13 @@ class RpcFrontend:
     def answering(self) -> list[asyncio.Task[None]]:
         """The requests that have no answer yet."""
         return [request for connection in self._connections.values() for request in connection.requests]
+
+    @property
+    def unused_s(self) -> float:
+        """Seconds since the last client has gone that had asked something; 0 while there is one."""
+        if any(connection.has_asked for connection in self._connections.values()):
+            return 0.0
+        return time.monotonic() - self._last_use_s
 
     async def answered(self) -> None:
         """Waits until every request has its answer, and its client has taken it."""
@@ -101,6 +110,8 @@ class RpcFrontend:
             pass  # the daemon ends; asyncio would log a cancelled connection as an error
         finally:
             await connection.aclose()
+            if connection.has_asked:
+                self._last_use_s = time.monotonic()
 
     async def call(self, method: str, params: dict[str, Any]) -> Any:
         """Answers a method that is no chat; RpcError for one that does not exist."""
@@ -140,6 +151,7 @@ class Connection:
         self._peer = Peer(self._send, answer=self._answer, heard=lambda _method, _params: None)
         self._closing = False
         self._name = f"connection {next(_numbers)}"
+        self.has_asked = False
 
     @property
     def requests(self) -> list[asyncio.Task[None]]:
@@ -200,6 +212,7 @@ class Connection:
             await self._peer.refuse(error)
 
     async def _answer(self, request_id: RequestId, method: str, params: dict[str, Any]) -> Any:
+        self.has_asked = True
         try:
             if method == "chat":
                 return await self._chat(request_id, params)

@@ -17,18 +17,10 @@ from runners.messages import ModelInfo
 from runners.provider import Health, LlmProvider, ProcessRef
 from runners.providers.ollama.server import Found, Servers, ask
 from runners.providers.ollama.session import OllamaSession
-from runners.settings import OllamaSettings
+from runners.settings import OLLAMA_SERVER_VARIABLES, OllamaSettings
 from runners.translator import Event
 
 _ASK_S = 30.0
-
-# What of the daemon's own environment is about models and the machine, and says nothing of who pays or where to call.
-_SERVER_VARIABLES = (
-    *("OLLAMA_MODELS", "OLLAMA_KEEP_ALIVE", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"),
-    *("OLLAMA_MAX_QUEUE", "OLLAMA_LOAD_TIMEOUT", "OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_NO_CLOUD"),
-    *("OLLAMA_LLM_LIBRARY", "OLLAMA_GPU_OVERHEAD", "OLLAMA_SCHED_SPREAD", "OLLAMA_VULKAN"),
-    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HSA_OVERRIDE_GFX_VERSION"),
-)
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +159,7 @@ class OllamaProvider(LlmProvider):
         return await self._servers.find(ours_is_used=lambda: any(session.process for session in self.sessions))
 
     def _command(self) -> tuple[list[str], dict[str, str], Path]:
-        passed = {name: os.environ[name] for name in _SERVER_VARIABLES if name in os.environ}
+        passed = {name: os.environ[name] for name in OLLAMA_SERVER_VARIABLES if name in os.environ}
         return [self.binary(), "serve", *self.settings.args], self.environment(passed), self.directory("cwd")
 
 
