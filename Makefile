@@ -8,7 +8,7 @@ override export PROMPT := $(value PROMPT)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: chat test check clis clean
+.PHONY: chat test check faults soak clis clean
 
 # Where no model at all can answer (`health` is 1) it shows the way there with an echo.
 chat: .venv/runtime
@@ -28,6 +28,13 @@ check: .venv/development
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Every fault many times, half an hour: the table goes to tests/faults/RESULTS.md.
+faults: .venv/development
+	$(BIN)/python -m tests.faults --write
+
+soak: .venv/development
+	RUNNERD_SOAK=2000 $(BIN)/python -m pytest --timeout 900 tests/test_soak.py
 
 # The vendors' real CLIs, in the versions that the tests pin.
 clis: .venv/development

@@ -1,5 +1,6 @@
 """Logs go to stderr or a file: JSON lines for machines, colours on a terminal. Prompts and answers are never logged."""
 
+import atexit
 import logging
 import logging.handlers
 import os
@@ -35,6 +36,7 @@ def configure(level: str = "info", file: Path | None = None) -> None:
     )
     handler = logging.StreamHandler(sys.stderr) if file is None else _File(file)
     handler.setFormatter(formatter)
+    atexit.register(_let_go)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -58,3 +60,11 @@ class _File(logging.handlers.RotatingFileHandler):
 
 def _open_privately(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _let_go() -> None:
+    """Python exits with 120 when it cannot write the last of stderr: a full disk is no failure of ours."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = None

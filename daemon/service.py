@@ -116,7 +116,7 @@ class Service:
         return {"runners": rows}
 
     def status(self) -> dict[str, Any]:
-        """The daemon and its processes, now. The memory at the top is of them all together."""
+        """The daemon and its processes, now. The memory at the top is of them all, tasks and descriptors its own."""
         rows = [
             {
                 "name": name,
@@ -133,6 +133,8 @@ class Service:
             "uptime_s": time.monotonic() - self._began_s,
             "runners": rows,
             "memory_bytes": sum(_memory_bytes(pid) or 0 for pid in (os.getpid(), *pids)),
+            "tasks": len(asyncio.all_tasks()),
+            "descriptors": psutil.Process().num_fds(),
         }
 
     def version(self) -> dict[str, Any]:

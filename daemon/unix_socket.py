@@ -6,6 +6,8 @@ import socket
 import stat
 import struct
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +15,7 @@ from typing import Self
 from daemon.errors import AlreadyRunningError, DaemonError
 from daemon.paths import private_directory
 
+_HOLDER_S = 1.0
 _PATH_CAP_BYTES = 104 if sys.platform == "darwin" else 108
 
 
@@ -59,12 +62,13 @@ class Instance:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode().strip() or "unknown"
             raise AlreadyRunningError(
-                f"a daemon (pid {holder}) serves {self.path} already: stop it with `runnerd stop`"
+                f"a daemon (pid {_holder(lock)}) serves {self.path} already: stop it with `runnerd stop`"
             ) from None
         os.truncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        # On a full disk the daemon serves all the same: only the one that it refuses is not told who it is.
+        with suppress(OSError):
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
     def _remove_stale_socket(self) -> None:
         try:
@@ -95,6 +99,32 @@ class Instance:
         finally:
             os.umask(before)
         return bound
+
+
+def _holder(lock: int) -> str:
+    """The pid of the daemon that holds a lock.
+
+    A daemon that starts at this moment writes it just behind taking the lock: what stands there before is nothing, or
+    the pid of one that was killed.
+    """
+    ends_s = time.monotonic() + _HOLDER_S
+    while True:
+        holder = os.pread(lock, 32, 0).decode().strip()
+        if holder.isdecimal() and _is_alive(int(holder)):
+            return holder
+        if time.monotonic() > ends_s:
+            return "unknown"
+        time.sleep(0.01)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def lock_path(path: Path) -> Path:

@@ -307,7 +307,11 @@ class LlmProvider(ABC):
 
     def temporary(self) -> "tempfile.TemporaryDirectory[str]":
         """A new private directory for one process; who starts that removes it."""
-        return tempfile.TemporaryDirectory(dir=self.run_directory("tmp"), ignore_cleanup_errors=True)
+        above = self.run_directory("tmp")
+        try:
+            return tempfile.TemporaryDirectory(dir=above, ignore_cleanup_errors=True)
+        except OSError as error:
+            raise ConfigError(f"{above} cannot be written: {error.strerror}", runner=self.name) from error
 
     async def aclose(self) -> None:
         """Closes every session, all at once: many that are stuck take no longer than one. Idempotent."""

@@ -187,7 +187,8 @@ async def test_runners_tells_what_each_can_do(wire: Wire) -> None:
 
 async def test_status_shows_the_daemon_and_the_chats_that_run(daemon: Daemon, wire: Wire) -> None:
     before = (await wire.call("status"))["result"]
-    assert list(before) == ["version", "pid", "autostarted", "uptime_s", "runners", "memory_bytes"]
+    named = ["version", "pid", "autostarted", "uptime_s", "runners", "memory_bytes", "tasks", "descriptors"]
+    assert list(before) == named
     assert before["pid"] == daemon.process.pid
     assert before["uptime_s"] > 0
     async with await Wire.connect(daemon.world.socket) as other:

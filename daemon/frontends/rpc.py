@@ -66,7 +66,9 @@ class RpcFrontend:
 
     async def start(self, listening: socket.socket) -> None:
         """Accepts connections on a socket that is bound already."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=listening, backlog=socket.SOMAXCONN)
+        # asyncio accepts as many as its backlog in one go, and without descriptors fails, logs and retries as often.
+        self._server = await asyncio.start_unix_server(self._accept, sock=listening, backlog=1)
+        listening.listen(socket.SOMAXCONN)
 
     @property
     def answering(self) -> list[asyncio.Task[None]]:

@@ -1,8 +1,9 @@
 """A `claude` that replays a recorded turn, and misbehaves on order. Run as a program, with the standard library alone.
 
 `FAKE_CLI` is a JSON object: `transcript` is a recording that holds an interrupted turn and then a whole one; `log` is
-where every line from stdin is kept, as the proof of what arrived; `fault` is one of the names below. The answer to a
-message is its own text, in the events of the recording; `[hold]` is answered with a first word until it is interrupted.
+where every line from stdin is kept, as the proof of what arrived; `fault` is one of the names below, and `megabytes`
+how big it is. The answer to a message is its own text, in the events of the recording; `[hold]` is answered with a
+first word until it is interrupted.
 """
 
 import json
@@ -18,6 +19,7 @@ Event = dict[str, Any]
 _PIECE = 7
 ORDER: Event = json.loads(os.environ.get("FAKE_CLI", "{}"))
 FAULT = ORDER.get("fault", "")
+_MEGABYTE = 1024 * 1024
 
 
 def emit(event: Event) -> None:
@@ -80,24 +82,48 @@ def misbehave_before(fault: str) -> None:
             sys.stderr.write("fatal: the fake is broken\n")
             sys.exit(3)
         case "stderr_flood":
-            for _ in range(50):
-                sys.stderr.write("x" * 1024 * 1024)
+            for _ in range(ORDER.get("megabytes", 50)):
+                sys.stderr.write("x" * _MEGABYTE)
             sys.stderr.write("the last words\n")
             sys.stderr.flush()
         case "grandchild":
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], stdin=subprocess.DEVNULL)
+        case "grandchild_of_its_own":
+            leave_the_session(held=())
+        case "grandchild_with_stdout":
+            leave_the_session(held=(1,))
+        case "grandchild_of_its_own_and_ignore_term":
+            leave_the_session(held=())
+        case "exit_zero_before":
+            sys.exit(0)
         case "garbage":
             sys.stdout.buffer.write(b'not json\n\xff\xfe\n[1, 2]\n"text"\n\n{"type": "novelty"}\n{}\n')
             sys.stdout.buffer.flush()
         case "huge_line":
-            sys.stdout.write("x" * (65 * 1024 * 1024))
+            for _ in range(ORDER.get("megabytes", 65)):
+                sys.stdout.write("x" * _MEGABYTE)
             sys.stdout.flush()
             hang()
 
 
+def leave_the_session(held: tuple[int, ...]) -> None:
+    """Starts a process that nobody finds by its parent, group or session; of our pipes it keeps those that are held."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in {0, 1, 2}.difference(held):
+        os.dup2(null, descriptor)
+    hang()
+
+
 def misbehave_behind_a_delta(fault: str) -> None:
     match fault:
-        case "silent" | "ignore_term":
+        case "silent" | "ignore_term" | "grandchild_of_its_own_and_ignore_term":
             hang()
         case "exit_mid":
             sys.stderr.write("fatal: in the middle\n")
@@ -117,7 +143,7 @@ def main() -> None:
     if sys.argv[1:3] == ["auth", "status"]:
         sys.stdout.write(json.dumps({"loggedIn": ORDER.get("logged_in", True), "authMethod": "api_key"}))
         sys.exit(0 if ORDER.get("logged_in", True) else 1)
-    if FAULT == "ignore_term":
+    if FAULT in ("ignore_term", "stay", "grandchild_of_its_own_and_ignore_term"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if FAULT == "deaf":
         hang()
@@ -157,6 +183,8 @@ def answer(recording: Recording, text: str) -> None:
                 return
     if FAULT == "exit_after":
         sys.exit(5)
+    if FAULT == "stay":
+        hang()
 
 
 if __name__ == "__main__":

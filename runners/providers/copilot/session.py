@@ -57,7 +57,10 @@ class CliTurn:
         self.inbox = Inbox()
         self._server = server
         # Its configuration directory too, so that no MCP server and no hook of the user's is started.
-        self._directory = Path(tempfile.mkdtemp(dir=directory))
+        try:
+            self._directory = Path(tempfile.mkdtemp(dir=directory))
+        except OSError as error:
+            raise ConfigError(f"{directory} cannot be written: {error.strerror}") from error
         self._beginning: asyncio.Task[bool] | None = None
         self._is_resumed = self._is_over = False
         self._prompt: str | None = None

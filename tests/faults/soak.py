@@ -1,0 +1,87 @@
+"""A soak: many chats over 20 connections, some of them cancelled, some of them left by their client."""
+
+import asyncio
+import random
+from collections import Counter
+
+from tests.faults.chat import error_in_words
+from tests.faults.entries import echo
+from tests.faults.fault import fault
+from tests.faults.house import House, soon
+from tests.world import Wire, user
+
+_CONNECTIONS = 20
+_MEGABYTE = 1024 * 1024
+_GROWTH = 10
+
+
+@fault(
+    "2,000 chats over 20 connections with random cancels",
+    sees="every chat answered in full, cancelled or left, and the daemon's memory ends where it began",
+    runners={"echo": echo()},
+    slow="2,000 processes",
+    tries=1,
+)
+async def soak(house: House) -> str:
+    return await soaked(house, house.sized(2_000, 150))
+
+
+async def soaked(house: House, chats: int) -> str:
+    """What was seen of so many chats; with the seed of its randomness when that is not as it should be."""
+    seed = random.randrange(2**32)
+    await _chats(house, random.Random(seed), 2 * _CONNECTIONS)  # what the first chats make once, such as buffers
+    before = house.process.memory_info().rss
+    seen = await _chats(house, random.Random(seed), chats)
+    grown = -1
+
+    async def back_to_before() -> bool:
+        nonlocal grown
+        grown = (house.process.memory_info().rss - before) // _MEGABYTE
+        return grown < _GROWTH
+
+    memory = "ends where it began" if await soon(back_to_before) else f"has grown by {grown} MB"
+    strange = {what: count for what, count in seen.items() if what not in ("answered", "cancelled", "left")}
+    assert seen.total() == chats
+    assert not strange, f"seed {seed}: {strange}"
+    return f"every chat answered in full, cancelled or left, and the daemon's memory {memory}"
+
+
+async def _chats(house: House, randomness: random.Random, chats: int) -> Counter[str]:
+    seeds = [randomness.random() for _ in range(_CONNECTIONS)]
+    shares = [chats // _CONNECTIONS + (number < chats % _CONNECTIONS) for number in range(_CONNECTIONS)]
+    clients = [_client(house, random.Random(seed), share) for seed, share in zip(seeds, shares, strict=True)]
+    return sum(await asyncio.gather(*clients), Counter())
+
+
+async def _client(house: House, randomness: random.Random, chats: int) -> Counter[str]:
+    seen: Counter[str] = Counter()
+    wire = await house.wire()
+    for _ in range(chats):
+        what = await _chat(wire, randomness)
+        seen[what] += 1
+        if what == "left":
+            await wire.close()
+            wire = await house.wire()
+    await wire.close()
+    return seen
+
+
+async def _chat(wire: Wire, randomness: random.Random) -> str:
+    """A chat that is read to its end, or cancelled or left behind some of its messages."""
+    text = "word " * randomness.choice((1, 10, 1_000))
+    end = randomness.choice(("answered", "answered", "cancelled", "left"))
+    ends_behind = randomness.choice((0, 1, 2, 8, 100))
+    request_id = await wire.request("chat", model="echo", messages=user(text))
+    read = 0
+    while True:
+        if end != "answered" and read == ends_behind:
+            if end == "left":
+                return "left"
+            await wire.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": request_id}})
+        message = await wire.read()
+        read += 1
+        if message.get("id") == request_id:
+            break
+    if "result" in message:
+        return "answered" if message["result"]["content"] == text else "another answer"
+    return error_in_words(message["error"])
