@@ -198,7 +198,9 @@ class CliProcess:
         self._signal_group(signal.SIGKILL)
         self._close_pipes()
         await self._exits_within(_STEP_S)
-        await asyncio.to_thread(ownership.kill_marked, self._mark, besides=self.pid)
+        # Without a file descriptor to look with, the next sweep finds what nobody wants any more.
+        with suppress(OSError):
+            await asyncio.to_thread(ownership.kill_marked, self._mark, besides=self.pid)
         ownership.forget(self._mark)
         # Only now: it polls a child that still runs, and would take its exit code from under asyncio's watcher.
         self._transport.close()
