@@ -103,6 +103,28 @@ for line in sys.stdin:
 """Repeats what it was sent in lines that are no JSON, no objects, no events that anybody knows; answers `done`."""
 
 
+FAMILY = """
+import os, sys, time
+
+def start(times):
+    # Told by the last of them, so that nobody is killed before all are there.
+    if os.fork() == 0:
+        os.setsid()
+        if times == 1 or os.fork() == 0:
+            os.write(1, b"%d\\n" % os.getpid())
+            null = os.open(os.devnull, os.O_RDWR)
+            for descriptor in range(3):
+                os.dup2(null, descriptor)
+            time.sleep(3600)
+        os._exit(0)
+
+start(1)
+start(2)
+sys.stdin.read()
+"""
+"""Starts a child in a session of its own, and a daemon (two forks away); tells their pids; ends with its input."""
+
+
 def entry(world: World, name: str, source: str, settings: str = "") -> str:
     """An entry of runners.yaml, indented, whose CLI is such a program."""
     return f"  {name}: {{kind: echo, binary: {world.program(name, source)}{settings and ', '}{settings}}}\n"

@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 import psutil
 
 END_S = 20.0
+_CHECKOUT = Path(__file__).parents[1]
 
 T = TypeVar("T")
 
@@ -64,6 +65,13 @@ class World:
         """Runs a `runnerd` command to its end."""
         command = [sys.executable, "-m", "runnerd", *arguments]
         return subprocess.run(command, env=self.env, input=stdin, capture_output=True, timeout=60, check=False, cwd=cwd)
+
+    def python(self, source: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        """Runs a Python program that may import what is tested, in a process of its own, to its good end."""
+        command = [sys.executable, "-W", "error", "-c", source, *arguments]
+        done = subprocess.run(command, env=self.env, capture_output=True, timeout=60, check=False, cwd=_CHECKOUT)
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+        return done
 
     @contextmanager
     def daemon(self, config: Path | None = None, *arguments: str) -> Iterator["Daemon"]:
