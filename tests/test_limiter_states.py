@@ -79,12 +79,11 @@ class LimiterAlwaysHolds(RuleBasedStateMachine):
             entry.ticket = self.limiter.enter(
                 client, lambda: self.admitted(entry), lambda error: self.dropped(entry, error)
             )
-        except QueueFullError as error:
+        except QueueFullError:
             assert not had_room
             assert is_full
             assert not may_take_a_place
             assert len(self.over) == known
-            assert error.message == f"{len(self.running)} chats run and {len(self.waiting)} wait: no more may"
             return
         assert entry.ticket.is_running == had_room
         if had_room:
