@@ -7,7 +7,7 @@ chat showed weighs more: it is forgotten only when another chat is answered, or 
 from dataclasses import dataclass, replace
 
 from daemon.breaker import COUNTED
-from runners.errors import DeadlineExceededError, RunnerError
+from runners.errors import DeadlineExceededError, RunnerError, SpawnFailedError
 from runners.provider import Health
 from runners.settings import Timeouts
 
@@ -58,5 +58,5 @@ def is_its_own_fault(error: RunnerError, own: Timeouts) -> bool:
     The whole turn's time may be what its client took to read, and a client may ask for less time than anybody needs.
     """
     if not isinstance(error, DeadlineExceededError):
-        return True
+        return not isinstance(error, SpawnFailedError)
     return error.deadline != "turn_s" and error.limit_s >= getattr(own, error.deadline, 0)

@@ -156,6 +156,10 @@ class ProcessExitedError(RunnerError):
     retryable = True
 
 
+class SpawnFailedError(ProcessExitedError):
+    """The system started no process: it is out of memory or descriptors. That says nothing of the CLI."""
+
+
 class ProtocolError(RunnerError):
     """The CLI, or a runner of ours, broke the agreed order of events."""
 

@@ -14,9 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError
+from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError, SpawnFailedError
 from runners.wire import ownership
 from runners.wire.framing import Framer, LineFramer
 from runners.wire.pipes import ORPHANED_PIPE_S, Pipes
@@ -82,7 +80,7 @@ class CliProcess:
             message = f"{argv[0]} cannot be started: {error.strerror or error}"
             # Anything else, such as too many open files, says nothing about the program.
             missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
-            raise (NotInstalledError if missing else ProcessExitedError)(message) from error
+            raise (NotInstalledError if missing else SpawnFailedError)(message) from error
         return process
 
     @property
@@ -217,7 +215,7 @@ class CliProcess:
                 pipe.close()
 
     def _signal_group(self, number: signal.Signals) -> None:
-        if self.returncode is not None and psutil.pid_exists(self.pid):
+        if self.returncode is not None and _exists(self.pid):
             return  # ours is gone to the last, for its number could not be given to another else
         try:
             os.killpg(self.pid, number)
@@ -233,6 +231,16 @@ class CliProcess:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._pipes.exited.wait()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def _signal_name(returncode: int) -> str:
