@@ -3,10 +3,8 @@
 Every answering command is one call on the socket and imports nothing heavy; `serve` and `config` load the daemon.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,17 +13,14 @@ import click
 from daemon import __version__
 from daemon.cli_service import service
 from daemon.client import Client
-from daemon.errors import CallError, DaemonError, NoDaemonError, WrongConfigError
+from daemon.errors import EXIT_NO, DaemonError
+from daemon.output import config_errors, print_answer, print_json, print_table, reported, warn
 from daemon.paths import log_path, socket_path
 from daemon.unix_socket import lock_path
 
-EXIT_NO, EXIT_NO_DAEMON, EXIT_TRY_LATER, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 69, 75, 78, 130
 _EXITS = """\b
 Exit codes: 0 yes; 1 the answer is no, or the chat failed; 2 wrong usage;
 69 no daemon; 75 try again later; 78 the configuration is wrong; 130 Ctrl-C."""
-
-_STYLES: dict[Any, str] = {"ready": "green", "degraded": "yellow", "unavailable": "red"}
-
 _LOGINS = {True: "yes", False: "no", None: "-"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -69,7 +64,7 @@ def serve(
 ) -> None:
     """Run the daemon in the foreground. SIGTERM ends it when running chats have; a second one at once."""
     config = _config(config_path)
-    with _reported(as_json=False):
+    with reported():
         from daemon import clean_start
 
         if not is_clean and (autostarted or clean_start.is_marked()):
@@ -95,7 +90,7 @@ def chat(
     is started for it ends after an hour without use.
     """
     messages = [{"role": "system", "content": system}] if system else []
-    with _reported(as_json=as_json):
+    with reported(as_json=as_json):
         messages.append({"role": "user", "content": _read_prompt() if prompt is None else prompt})
     request = {"model": model, "messages": messages}
     from daemon.autostart import answered
@@ -103,12 +98,12 @@ def chat(
     def ask(client: Client) -> Iterator[dict[str, Any]]:
         return iter([client.call("chat", **request, stream=False)]) if as_json else client.chat(request)
 
-    with _reported(as_json=as_json):
-        answer = answered(socket or socket_path(), ask, start=not no_start, warn=_warn)
+    with reported(as_json=as_json):
+        answer = answered(socket or socket_path(), ask, start=not no_start, warn=warn)
         if as_json:
-            _print_json(next(answer))
+            print_json(next(answer))
         else:
-            _print_answer(answer)
+            print_answer(answer)
 
 
 @main.command()
@@ -120,7 +115,7 @@ def health(runner: str | None, socket: Path | None, *, deep: bool, as_json: bool
     answer = _ask(socket, "health", as_json=as_json, runner=runner, deep=deep)
     if not as_json:
         columns = ("name", "state", "version", "detail", "hint", "age_s")
-        _print_table(columns, answer["runners"])
+        print_table(columns, answer["runners"])
     sys.exit(0 if answer["ok"] else EXIT_NO)
 
 
@@ -130,7 +125,7 @@ def models(socket: Path | None, *, as_json: bool) -> None:
     """List the models, by the names to use with -m."""
     answer = _ask(socket, "models", as_json=as_json)
     if not as_json:
-        _print_table(("id", "context_window", "max_output_tokens"), answer["models"])
+        print_table(("id", "context_window", "max_output_tokens"), answer["models"])
 
 
 @main.command()
@@ -140,7 +135,7 @@ def runners(socket: Path | None, *, as_json: bool) -> None:
     answer = _ask(socket, "runners", as_json=as_json)
     if not as_json:
         rows = [row | {"can": _abilities(row["capabilities"])} for row in answer["runners"]]
-        _print_table(("name", "kind", "state", "default_model", "can"), rows)
+        print_table(("name", "kind", "state", "default_model", "can"), rows)
 
 
 @main.command()
@@ -151,11 +146,11 @@ def status(socket: Path | None, *, as_json: bool) -> None:
     if not as_json:
         memory = f"{answer['memory_bytes'] / 1e6:.0f} MB with its CLIs"
         click.echo(f"runnerd {answer['version']}, pid {answer['pid']}, up {answer['uptime_s']:.0f} s, {memory}\n")
-        _print_table(("name", "state", "running", "queued"), answer["runners"])
+        print_table(("name", "state", "running", "queued"), answer["runners"])
         workers = [{"runner": row["name"]} | worker for row in answer["runners"] for worker in row["workers"]]
         if workers:
             click.echo()
-            _print_table(("runner", "state", "model", "pid", "age_s", "turns", "memory_bytes"), workers)
+            print_table(("runner", "state", "model", "pid", "age_s", "turns", "memory_bytes"), workers)
 
 
 @main.command()
@@ -191,7 +186,7 @@ def doctor(config_path: Path | None, *, as_json: bool) -> None:
     from daemon.doctor import examine
     from daemon.paths import private_directory, state_directory
 
-    with _reported(as_json=as_json):
+    with reported(as_json=as_json):
         rows = examine(loaded, private_directory(state_directory()))
     try:
         with Client(socket_path()) as client:
@@ -199,13 +194,13 @@ def doctor(config_path: Path | None, *, as_json: bool) -> None:
     except DaemonError:
         daemon = None
     if as_json:
-        _print_json({"config": str(loaded.path), "socket": str(socket_path()), "daemon": daemon, "runners": rows})
+        print_json({"config": str(loaded.path), "socket": str(socket_path()), "daemon": daemon, "runners": rows})
     else:
         click.echo(f"configuration  {loaded.path}")
         runs = f"{daemon['version']} runs, pid {daemon['pid']}" if daemon else "does not run: runnerd serve"
         click.echo(f"daemon         {runs}\nsocket         {socket_path()}\n")
         shown = [row | {"login": _LOGINS[row["authenticated"]]} for row in rows]
-        _print_table(("name", "state", "version", "login", "binary", "detail", "hint"), shown)
+        print_table(("name", "state", "version", "login", "binary", "detail", "hint"), shown)
     sys.exit(0 if any(row["ok"] and row["is_configured"] and not row["by_name_only"] for row in rows) else EXIT_NO)
 
 
@@ -229,7 +224,7 @@ def config_show(config_path: Path | None, *, as_json: bool) -> None:
     """Print the whole configuration, with what it leaves out, and without the values of `env`."""
     shown = _config(config_path).shown()
     if as_json:
-        _print_json(shown)
+        print_json(shown)
     else:
         import yaml
 
@@ -242,65 +237,23 @@ def config_path_command(config_path: Path | None) -> None:
     """Print which runners.yaml is in force."""
     from daemon.config import find_config
 
-    with _config_errors():
+    with config_errors():
         click.echo(find_config(config_path))
 
 
 def _config(path: Path | None) -> Any:
     from daemon.config import find_config, load_config
 
-    with _config_errors():
+    with config_errors():
         return load_config(find_config(path))
 
 
-@contextmanager
-def _config_errors() -> Iterator[None]:
-    from runners.errors import ConfigError
-
-    try:
-        yield
-    except ConfigError as error:
-        click.echo(error.message, err=True)
-        sys.exit(EXIT_CONFIG)
-
-
 def _ask(socket: Path | None, method: str, *, as_json: bool, **params: Any) -> Any:
-    with _reported(as_json=as_json), Client(socket or socket_path()) as client:
+    with reported(as_json=as_json), Client(socket or socket_path()) as client:
         answer = client.call(method, **params)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     return answer
-
-
-@contextmanager
-def _reported(*, as_json: bool) -> Iterator[None]:
-    """Failures as one message on stderr (with `as_json` as an object on stdout) and an exit code."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # Our reader has seen enough. Nothing more can be written, so stdout must not be flushed at exit.
-        sys.stdout = None
-        sys.exit(EXIT_NO)
-    except OSError as error:
-        click.echo(f"runnerd: {error.strerror or error}", err=True)
-        sys.exit(EXIT_NO)
-    except DaemonError as error:
-        data = error.data if isinstance(error, CallError) else {}
-        if as_json:
-            _print_json({"error": {"message": str(error)} | data})
-        elif isinstance(error, WrongConfigError):
-            click.echo(error, err=True)
-        else:
-            click.echo(f"runnerd: {error}" + (f" ({data['hint']})" if data.get("hint") else ""), err=True)
-            if data.get("stderr_tail"):
-                click.echo(f"the CLI's last words:\n{data['stderr_tail']}", err=True)
-        if isinstance(error, NoDaemonError):
-            sys.exit(EXIT_NO_DAEMON)
-        if isinstance(error, WrongConfigError) or data.get("kind") == "config":
-            sys.exit(EXIT_CONFIG)
-        sys.exit(EXIT_TRY_LATER if data.get("retryable") else EXIT_NO)
 
 
 def _read_prompt() -> str:
@@ -308,61 +261,6 @@ def _read_prompt() -> str:
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("give a PROMPT, or pipe one in")
     return sys.stdin.buffer.read().decode(errors="surrogateescape")
-
-
-def _print_answer(chunks: Iterator[dict[str, Any]]) -> None:
-    """Text to stdout as it comes; what else a person should know to stderr."""
-    last = "\n"
-    for chunk in chunks:
-        match chunk["type"]:
-            case "text":
-                # A lone surrogate has no UTF-8 form.
-                sys.stdout.buffer.write(chunk["chunk"].encode(errors="replace"))
-                sys.stdout.buffer.flush()
-                last = chunk["chunk"][-1:] or last
-            case "warning":
-                _warn(chunk["message"])
-            case "retrying":
-                when = "" if chunk["delay_s"] is None else f" in {chunk['delay_s']} s"
-                _warn(f"{chunk['error']}, trying again{when}")
-            case "done" if chunk["stop_reason"] != "end_turn":
-                click.secho(f"\nrunnerd: the answer ended with {chunk['stop_reason']}", err=True, fg="yellow")
-    if last != "\n" and sys.stdout.isatty():
-        click.echo()
-
-
-def _warn(message: str) -> None:
-    click.secho(f"runnerd: {message}", err=True, fg="yellow")
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
-
-
-def _print_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    # Behind a pipe nothing is cut: a line is as long as it must be.
-    console = Console() if sys.stdout.isatty() else Console(width=10_000)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.removesuffix("_s").removesuffix("_bytes").replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(column, row[column]), style=_STYLES.get(row[column], "")) for column in columns))
-    with console.capture() as printed:
-        console.print(table)
-    for line in printed.get().splitlines():
-        click.echo(line.rstrip())
-
-
-def _cell(column: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if column.endswith("_s"):
-        return f"{value:.0f} s"
-    return f"{value / 1e6:.0f} MB" if column.endswith("_bytes") else str(value)
 
 
 def _abilities(capabilities: dict[str, Any]) -> str:

@@ -1,16 +1,15 @@
 """`runnerd service`: the daemon as a service of its user. What it needs is imported when a command runs."""
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from daemon.errors import DaemonError
+from daemon.errors import EXIT_NO
+from daemon.output import config_errors, print_json, reported
 
 if TYPE_CHECKING:
     from daemon.service_manager import ServiceManager
@@ -40,7 +39,7 @@ def install(config_path: Path | None, socket: Path | None) -> None:
     from daemon.service_manager import service_manager
 
     manager = service_manager()
-    with _reported():
+    with config_errors(), reported():
         content = _content(manager, config_path, socket)
         before = manager.written()
         if content != before:
@@ -59,7 +58,7 @@ def uninstall() -> None:
     from daemon.service_manager import service_manager
 
     manager = service_manager()
-    with _reported():
+    with config_errors(), reported():
         if manager.written() is None:
             click.echo(f"{manager.path}: there is none")
             return
@@ -85,7 +84,7 @@ def status(config_path: Path | None, socket: Path | None, *, as_json: bool) -> N
     from runners.errors import ConfigError
 
     manager = service_manager()
-    with _reported():
+    with config_errors(), reported():
         written = manager.written()
         try:
             content = _content(manager, config_path, socket)
@@ -99,12 +98,12 @@ def status(config_path: Path | None, socket: Path | None, *, as_json: bool) -> N
             "active": manager.active(),
         }
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        print_json(answer)
     else:
         words = {True: "yes", False: "no", None: "unknown"}
         for name, value in answer.items():
             click.echo(f"{name:10} {value if isinstance(value, str) else words[value]}")
-    sys.exit(0 if answer["installed"] and answer["active"] == "active" else 1)
+    sys.exit(0 if answer["installed"] and answer["active"] == "active" else EXIT_NO)
 
 
 def _content(manager: "ServiceManager", config_path: Path | None, socket: Path | None) -> bytes:
@@ -121,18 +120,3 @@ def _print_by_hand(does: str, commands: Sequence[str]) -> None:
     click.echo(f"no service manager of yours answers here. Where one does, this {does}:")
     for command in commands:
         click.echo(f"  {command}")
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    from daemon.service_unit import EXIT_CONFIG
-    from runners.errors import ConfigError
-
-    try:
-        yield
-    except ConfigError as error:
-        click.echo(error.message, err=True)
-        sys.exit(EXIT_CONFIG)
-    except (DaemonError, OSError) as error:
-        click.echo(f"runnerd: {error}", err=True)
-        sys.exit(1)

@@ -1,6 +1,9 @@
-"""What can go wrong around the daemon itself. What goes wrong in a chat is `runners.errors`."""
+"""What can go wrong around the daemon itself, and how a command then ends. What goes wrong in a chat: `runners.errors`."""
 
 from typing import Any
+
+EXIT_NO, EXIT_NO_DAEMON, EXIT_TRY_LATER, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 69, 75, 78, 130
+"""The exit codes of the command besides 0 and 2, which is wrong usage."""
 
 
 class DaemonError(Exception):

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from daemon.errors import DaemonError
+from daemon.errors import EXIT_CONFIG, DaemonError
 
 HEADER = "Written by `runnerd service install`"
 """Stands in every file that is ours to replace and to remove."""
@@ -15,7 +15,6 @@ HEADER = "Written by `runnerd service install`"
 UNIT = "runnerd.service"
 LABEL = "runnerd"
 
-EXIT_CONFIG = 78
 _WATCHDOG_S = 60
 # After the chats have ended or were cut: the CLIs, each by its ladder of bounded steps.
 _CLOSE_S = 30
