@@ -1,4 +1,4 @@
-"""What can go wrong around the daemon itself, and how a command then ends. What goes wrong in a chat: `runners.errors`."""
+"""What can go wrong around the daemon itself, and how a command then ends. Those of a chat are `runners.errors`."""
 
 from typing import Any
 
