@@ -107,12 +107,27 @@ class House:
             return False
 
     async def ends(self) -> str:
-        """Waits for the daemon's end, in words."""
-        return f"the daemon exits with {await asyncio.to_thread(self.daemon.wait)}"
+        """Waits for the daemon's end, in words; what it leaves is looked for before another one may sweep it up."""
+        code = await asyncio.to_thread(self.daemon.wait)
+        left = await self._orphans()
+        return f"the daemon exits with {code}" + (f" and leaves {left}" if left else "")
 
     async def stop(self) -> None:
-        """Ends the daemon, which must end well."""
+        """Ends the daemon, which must end well and leave nothing."""
         await asyncio.to_thread(self.daemon.end)
+        left = await self._orphans()
+        assert not left, f"the daemon's end leaves {left}"
+
+    async def _orphans(self) -> list[str]:
+        """What a daemon that is gone has left."""
+        left: list[str] = []
+
+        async def nothing_left() -> bool:
+            left[:] = [*map(_described, self.world.processes()), *self._files()]
+            return not left
+
+        await soon(nothing_left)
+        return left
 
     async def kill(self) -> None:
         """Kills the daemon, and nobody else."""
