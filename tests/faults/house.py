@@ -182,7 +182,8 @@ class House:
     def _files(self) -> list[str]:
         watched = [self.world.state, self.world.home, self.world.root / "run"]
         found = [path.relative_to(self.world.root) for top in watched for path in top.rglob("*")]
-        stable = [pattern.format(pid=self.daemon.process.pid) for pattern in _STABLE]
+        lives = self.daemon.process.poll() is None
+        stable = [pattern.format(pid=self.daemon.process.pid if lives else "none") for pattern in _STABLE]
         return [str(path) for path in found if not any(path.match(pattern) for pattern in stable)]
 
     async def settle(self) -> None:
