@@ -1,7 +1,7 @@
 """What is known of each runner: its health, from probes and from real chats, and the gate that its chats go through.
 
-Owns the probe tasks and the closing of runners that a reload has replaced. A probe runs at start and when somebody
-asks; there is no timer.
+Owns the probe tasks and the closing of runners that a reload has replaced. A probe runs at start, when a chat has shown
+something bad, and when somebody asks; there is no timer.
 """
 
 import asyncio
@@ -113,9 +113,12 @@ class Supervisor:
         if not states.is_its_own_fault(error, runner.settings.timeouts):
             return
         supervised = self._of(runner)
-        self._learn(supervised, states.failed(supervised.evidence, error, self._clock()))
+        before = supervised.evidence
+        self._learn(supervised, states.failed(before, error, self._clock()))
         if admission is not None:
             admission.failed(error)
+        if supervised.evidence is not before:
+            self._probe(supervised)
 
     async def aclose(self) -> None:
         """Ends every probe and every runner."""
