@@ -41,29 +41,43 @@ class Lease:
         self.directory = self._leases / ownership.owner
         with _locked(self._leases):
             self.directory.mkdir(mode=0o700)
-            self._lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                self._lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                # Without its lock it would be a dead one's, and whoever sweeps next would kill what is ours.
+                self.directory.rmdir()
+                raise
 
     def release(self) -> None:
         """Removes the directory. Everything that uses it must have ended."""
-        with _locked(self._leases):
-            try:
+        try:
+            with _locked(self._leases):
                 shutil.rmtree(self.directory)
-            except OSError as error:
-                _log.warning("lease.stays", directory=str(self.directory), error=str(error))  # for the next sweep
+        except FileNotFoundError:
+            pass  # somebody has cleared the state directory
+        except OSError as error:
+            _log.warning("lease.stays", directory=str(self.directory), error=str(error))  # for the next sweep
+        finally:
             os.close(self._lock)
 
 
 def sweep(state_dir: Path) -> None:
     """Kills what dead daemons left and removes their directories. Blocks, for seconds where there is much to do."""
     leases = state_dir / "leases"
-    with suppress(FileNotFoundError), _locked(leases):
-        for directory in sorted(leases.iterdir()):
-            if _OWNER.fullmatch(directory.name) and directory.name != ownership.owner:
-                try:
-                    _sweep(directory)
-                except OSError as error:
-                    _log.warning("reaper.failed", lease=str(directory), error=str(error))
+    try:
+        with _locked(leases):
+            for directory in sorted(leases.iterdir()):
+                if _OWNER.fullmatch(directory.name) and directory.name != ownership.owner:
+                    try:
+                        _sweep(directory)
+                    except OSError as error:
+                        _log.warning("reaper.failed", lease=str(directory), error=str(error))
+    except FileNotFoundError:
+        pass  # no daemon has been here
+    except OSError as error:
+        # It must not keep a daemon from its start.
+        _log.warning("reaper.failed", leases=str(leases), error=str(error))
 
 
 def _sweep(directory: Path) -> None:
@@ -142,7 +156,12 @@ class Reaper:
         while True:
             await self._died.wait()
             self._died.clear()
-            if not ownership.reap(await asyncio.to_thread(ownership.zombies)):
+            try:
+                is_time = ownership.reap(await asyncio.to_thread(ownership.zombies))
+            except OSError as error:
+                is_time = False
+                _log.warning("reaper.failed", error=str(error))
+            if not is_time:
                 self._died.set()
             # Each look reads every process, and a dead one has time.
             await asyncio.sleep(_REAPS_EVERY_S)
