@@ -27,6 +27,27 @@ for line in sys.stdin:
 """
 """Begins its answer with `so far` and never ends it."""
 
+WAITING = """
+import json, os, sys, time
+
+def emit(**event):
+    print(json.dumps(event), flush=True)
+
+for line in sys.stdin:
+    match json.loads(line)["type"]:
+        case "start":
+            emit(type="ready")
+        case "turn":
+            emit(type="begin", id="waiting-1", model="echo")
+            emit(type="delta", text="begun")
+            while not os.path.exists(sys.argv[0] + ".go"):
+                time.sleep(0.01)
+            emit(type="delta", text=" and ended")
+            emit(type="usage", input_tokens=1, output_tokens=1)
+            emit(type="end", reason="end")
+"""
+"""Begins its answer, and ends it (`begun and ended`) once there is a file with its name and `.go` behind."""
+
 BROKEN = """
 import sys
 
@@ -123,6 +144,10 @@ start(2)
 sys.stdin.read()
 """
 """Starts a child in a session of its own, and a daemon (two forks away); tells their pids; ends with its input."""
+
+
+HELD_FAMILY = FAMILY.replace("sys.stdin.read()", "") + HELD
+"""HELD, with such a family."""
 
 
 def entry(world: World, name: str, source: str, settings: str = "") -> str:
