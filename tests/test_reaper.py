@@ -1,6 +1,7 @@
 """What a daemon that was killed leaves, who removes that, and what nobody may touch."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,7 @@ async def test_a_daemon_that_lives_on_another_socket_is_not_touched(world: World
             (world.root / "waiting.go").touch()
             assert (await waiting.read_until_response(1))[1]["result"]["content"] == "begun and ended"
             first.signal(signal.SIGTERM)
+            first.wait_for("daemon.draining")
             first.signal(signal.SIGTERM)
             assert first.wait() == 0
     assert world.processes() == []
@@ -123,7 +125,8 @@ async def test_what_a_cli_that_died_had_started_dies_with_its_chat_and_is_no_zom
         async with AsyncExitStack() as stack:
             wire = await hold(stack, world.socket, "family")
             [row] = (await wire.call("status"))["result"]["runners"]
-            psutil.Process(row["workers"][0]["pid"]).kill()
+            [pid] = [worker["pid"] for worker in row["workers"] if worker["state"] == "busy"]  # else it is a probe's
+            psutil.Process(pid).kill()
             assert (await wire.read_until_response(1))[1]["error"]["data"]["kind"] == "process_exited"
             await only(world, daemon)
 
@@ -216,7 +219,7 @@ async def test_a_daemon_whose_lease_was_removed_ends_well(world: World, what: st
     with world.daemon(world.config(ECHO)) as daemon:
         [lease] = living(world)
         gone = {"its lease": leases(world) / lease, "all leases": leases(world)}.get(what, world.state / "runnerd")
-        subprocess.run(["/bin/rm", "-rf", str(gone)], check=True)
+        shutil.rmtree(gone)
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 0
         assert not [event for event in daemon.log if event["event"] == "not JSON"]
