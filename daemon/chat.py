@@ -45,6 +45,7 @@ class Chat:
         self._jitter = jitter
         self._said: set[str] = set()
         self._ends_s = 0.0
+        self._was_tried = False
         self._has_begun = False
 
     async def answer(self, routes: Iterator[Route]) -> AsyncGenerator[ChatChunk, None]:
@@ -77,7 +78,7 @@ class Chat:
         for attempt in range(1, retry.attempts + 1):
             async with gate.place(self._client, limit_s=self._left_s) as place:
                 try:
-                    async with aclosing(self._tried(route, place.admission, is_first=attempt == 1)) as chunks:
+                    async with aclosing(self._tried(route, place.admission)) as chunks:
                         async for chunk in chunks:
                             with place.client_reads():
                                 yield chunk
@@ -105,12 +106,14 @@ class Chat:
             return None
         return delay_s
 
-    async def _tried(self, route: Route, admission: Admission, *, is_first: bool) -> AsyncGenerator[ChatChunk, None]:
+    async def _tried(self, route: Route, admission: Admission) -> AsyncGenerator[ChatChunk, None]:
         runner, began_s = route.runner, time.monotonic()
         request = self._request.model_copy(update={"model": route.model})
-        if not is_first:
-            rest = request.timeouts.model_copy(update={"turn_s": self._left_s})
+        if self._was_tried:
+            turn_s = min(self._left_s, runner.timeouts(request).turn_s)
+            rest = request.timeouts.model_copy(update={"turn_s": turn_s})
             request = request.model_copy(update={"timeouts": rest})
+        self._was_tried = True
         outcome = "cancelled"
         try:
             async with runner.complete_stream(request) as stream:
