@@ -1,5 +1,6 @@
 """A service with scripted runners, on a clock and with a chance that the test turns."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Scripted(ScriptedProvider):
     def __init__(self, name: str, *replies: Reply, settings: RunnerSettings) -> None:
         super().__init__(*replies, name=name, settings=settings)
         self.turns_s: list[float] = []
+        self.asked = asyncio.Event()
 
     async def open(self) -> Session:
         session = await super().open()
@@ -38,6 +40,7 @@ class Scripted(ScriptedProvider):
 
         def noted(messages: Any, sampling: Any) -> Any:
             self.turns_s.append(session.timeouts.turn_s)
+            self.asked.set()
             return turn(messages, sampling)
 
         session.turn = noted  # type: ignore[method-assign]
