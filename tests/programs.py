@@ -27,27 +27,6 @@ for line in sys.stdin:
 """
 """Begins its answer with `so far` and never ends it."""
 
-WAITING = """
-import json, os, sys, time
-
-def emit(**event):
-    print(json.dumps(event), flush=True)
-
-for line in sys.stdin:
-    match json.loads(line)["type"]:
-        case "start":
-            emit(type="ready")
-        case "turn":
-            emit(type="begin", id="waiting-1", model="echo")
-            emit(type="delta", text="begun")
-            while not os.path.exists(sys.argv[0] + ".go"):
-                time.sleep(0.01)
-            emit(type="delta", text=" and ended")
-            emit(type="usage", input_tokens=1, output_tokens=1)
-            emit(type="end", reason="end")
-"""
-"""Begins its answer, and ends it (`begun and ended`) once there is a file with its name and `.go` behind."""
-
 BROKEN = """
 import sys
 

@@ -16,7 +16,7 @@ from daemon.reaper import sweep
 from runners.wire import ownership
 from tests.fakes import fake_copilot
 from tests.installed import Installed
-from tests.programs import HELD_FAMILY, WAITING, entry
+from tests.programs import GATED, HELD_FAMILY, entry
 from tests.subjects.copilot import TRANSCRIPTS
 from tests.world import Daemon, Wire, World, until, user
 
@@ -99,11 +99,11 @@ async def test_a_daemon_killed_with_chats_leaves_nothing_once_any_other_of_its_s
 
 
 async def test_a_daemon_that_lives_on_another_socket_is_not_touched(world: World) -> None:
-    text = "runners:\n" + entry(world, "family", HELD_FAMILY) + entry(world, "waiting", WAITING)
+    text = "runners:\n" + entry(world, "family", HELD_FAMILY) + entry(world, "gated", GATED)
     async with AsyncExitStack() as stack:
         with world.daemon(world.config(text)) as first:
             await hold(stack, world.socket, "family")
-            waiting = await hold(stack, world.socket, "waiting")
+            gated = await hold(stack, world.socket, "gated")
             before = {process.pid for process in world.processes()}
             with world.daemon(world.config(ECHO), "--socket", str(world.root / "other.sock")) as second:
                 assert len(living(world)) == 2
@@ -111,8 +111,8 @@ async def test_a_daemon_that_lives_on_another_socket_is_not_touched(world: World
             assert not [event for event in second.log if event["event"].startswith("reaper.")]
             assert len(living(world)) == 1
             assert {process.pid for process in world.processes()} == before
-            (world.root / "waiting.go").touch()
-            assert (await waiting.read_until_response(1))[1]["result"]["content"] == "begun and ended"
+            (world.root / "gated.open").touch()
+            assert (await gated.read_until_response(1))[1]["result"]["content"] == "so far, so good"
             first.signal(signal.SIGTERM)
             first.wait_for("daemon.draining")
             first.signal(signal.SIGTERM)

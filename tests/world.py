@@ -103,13 +103,13 @@ class World:
 class Daemon:
     """A running `runnerd serve` and its log. `log` holds every event that it has written so far."""
 
-    def __init__(self, world: World, command: list[str]) -> None:
+    def __init__(self, world: World, command: list[str], **how: Any) -> None:
         self.world = world
         self.log: list[dict[str, Any]] = []
         self._changed = threading.Condition()
         self._log_ended = False
         self.process = subprocess.Popen(
-            command, env=world.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            command, env=world.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how
         )
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
