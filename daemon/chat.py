@@ -45,7 +45,6 @@ class Chat:
         self._jitter = jitter
         self._said: set[str] = set()
         self._ends_s = 0.0
-        self._was_tried = False
         self._has_begun = False
 
     async def answer(self, routes: Iterator[Route]) -> AsyncGenerator[ChatChunk, None]:
@@ -109,11 +108,9 @@ class Chat:
     async def _tried(self, route: Route, admission: Admission) -> AsyncGenerator[ChatChunk, None]:
         runner, began_s = route.runner, time.monotonic()
         request = self._request.model_copy(update={"model": route.model})
-        if self._was_tried:
-            turn_s = min(self._left_s, runner.timeouts(request).turn_s)
-            rest = request.timeouts.model_copy(update={"turn_s": turn_s})
-            request = request.model_copy(update={"timeouts": rest})
-        self._was_tried = True
+        turn_s = min(self._left_s, runner.timeouts(request).turn_s)
+        rest = request.timeouts.model_copy(update={"turn_s": turn_s})
+        request = request.model_copy(update={"timeouts": rest})
         outcome = "cancelled"
         try:
             async with runner.complete_stream(request) as stream:

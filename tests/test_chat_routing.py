@@ -223,7 +223,7 @@ async def test_who_leaves_while_it_waits_for_its_next_try_leaves_nothing(house: 
     routed = house(a=runner)
     async with await routed.service.chat(asked(model="a")) as stream:
         assert (await anext(stream)).type == "retrying"
-        cancelled = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+        cancelled = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.gather(cancelled, return_exceptions=True)

@@ -159,7 +159,7 @@ async def test_a_probe_does_not_wash_that_off_and_an_answered_chat_does(houses: 
     await house.chat()
 
     async def has_looked_by_itself() -> bool:
-        return house.runner.probes == 2
+        return bool(house.runner.probes == 2)
 
     await until(has_looked_by_itself)
     for _ in range(3):
