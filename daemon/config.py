@@ -188,7 +188,8 @@ class _Reader:
         for alias, target in config.aliases.items():
             if alias in entries:
                 self._mistake(("aliases", alias), "is a runner's name too")
-            self._check_reference(("aliases", alias), target, config, entries)
+            if not (config.alloy and target == ALLOY):
+                self._check_reference(("aliases", alias), target, config, entries)
         if config.alloy and ALLOY in {*entries, *config.aliases}:
             where = "runners" if ALLOY in entries else "aliases"
             self._mistake((where, ALLOY), "with an alloy this name means the alloy")
@@ -196,9 +197,10 @@ class _Reader:
             for index, reference in enumerate(references):
                 target = config.aliases.get(reference, reference)
                 self._check_reference((key, index), target, config, entries, unasked=True)
-        if config.default is not None and not (config.alloy and config.default == ALLOY):
+        if config.default is not None:
             target = config.aliases.get(config.default, config.default)
-            self._check_reference(("default",), target, config, entries, unasked=True)
+            if not (config.alloy and target == ALLOY):
+                self._check_reference(("default",), target, config, entries, unasked=True)
 
     def _check_reference(
         self, path: _Path, reference: str, config: Config, entries: dict[str, Any], *, unasked: bool = False
