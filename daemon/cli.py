@@ -228,6 +228,8 @@ def config_show(config_path: Path | None, *, as_json: bool) -> None:
     else:
         import yaml
 
+        # As a comment: what follows is a runners.yaml itself.
+        click.echo(f"# {shown.pop('path')}")
         click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
 
 

@@ -53,8 +53,12 @@ class Config(BaseModel):
     runners: dict[str, RunnerSettings]
 
     def shown(self) -> dict[str, Any]:
-        """All of it, defaults included, for a person to read: without the values of `env`, which may be secret."""
-        whole = self.model_dump(mode="json")
+        """All of it, defaults included, for a person to read: without the values of `env`, which may be secret.
+
+        Less `path`, and with the values of `env` put back, it is a runners.yaml that means the same.
+        """
+        # As what each entry is: its kind's own keys are no part of the common ones.
+        whole = self.model_dump(mode="json", exclude_none=True, serialize_as_any=True)
         for entry in whole["runners"].values():
             entry["env"] = dict.fromkeys(entry["env"], "(hidden)")
         return whole
