@@ -171,7 +171,7 @@ async def test_every_try_has_what_is_left_of_the_request_s_time(house: House) ->
     first = a(OverloadedError("x", retry_after_s=0.2), NetworkError("y"), settings=in_time(100, attempts=2, cap_s=1))
     second = b(NetworkError("z", retry_after_s=0.2), "fine", settings=in_time(1000, attempts=2))
     await house(a=first, b=second).answer("a", "b")
-    assert 90 < first.turns_s[0] < 100
+    assert 99 < first.turns_s[0] <= 100
     assert first.turns_s[1] < 100 - 0.2
     assert second.turns_s[0] < first.turns_s[1]
     assert 0 < second.turns_s[1] < second.turns_s[0] - 0.2
@@ -186,7 +186,8 @@ async def test_a_fallback_s_own_time_counts_where_it_is_shorter_than_what_is_lef
 async def test_a_request_s_own_time_is_what_is_shared(house: House) -> None:
     runner = a(OverloadedError("x"), "fine")
     await house(a=runner).answer("a", timeouts={"turn_s": 50})
-    assert 50 > runner.turns_s[0] > runner.turns_s[1] > 40
+    assert 49 < runner.turns_s[0] <= 50
+    assert runner.turns_s[1] < runner.turns_s[0]
 
 
 async def test_a_runner_that_rests_is_not_tried_again(house: House) -> None:

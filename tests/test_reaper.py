@@ -104,6 +104,11 @@ async def test_a_daemon_that_lives_on_another_socket_is_not_touched(world: World
         with world.daemon(world.config(text)) as first:
             await hold(stack, world.socket, "family")
             gated = await hold(stack, world.socket, "gated")
+
+            async def are_only_those_that_stay() -> bool:
+                return len(world.processes()) == 5  # and no probe: the daemon, the family of three, the gated one
+
+            assert await until(are_only_those_that_stay)
             before = {process.pid for process in world.processes()}
             with world.daemon(world.config(ECHO), "--socket", str(world.root / "other.sock")) as second:
                 assert len(living(world)) == 2
