@@ -21,6 +21,7 @@ from daemon.unix_socket import lock_path
 _EXITS = """\b
 Exit codes: 0 yes; 1 the answer is no, or the chat failed; 2 wrong usage;
 69 no daemon; 75 try again later; 78 the configuration is wrong; 130 Ctrl-C."""
+_ANSWERS_WITHIN_S = 60.0
 _LOGINS = {True: "yes", False: "no", None: "-"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -112,7 +113,8 @@ def chat(
 @_answering
 def health(runner: str | None, socket: Path | None, *, deep: bool, as_json: bool) -> None:
     """Say whether RUNNER, or any runner, can answer, and what mends one that cannot."""
-    answer = _ask(socket, "health", as_json=as_json, runner=runner, deep=deep)
+    limit_s = None if deep else _ANSWERS_WITHIN_S  # a model answers when it does
+    answer = _ask(socket, "health", as_json=as_json, limit_s=limit_s, runner=runner, deep=deep)
     if not as_json:
         columns = ("name", "state", "version", "detail", "hint", "age_s")
         print_table(columns, answer["runners"])
@@ -190,7 +192,7 @@ def doctor(config_path: Path | None, *, as_json: bool) -> None:
         rows = examine(loaded, private_directory(state_directory()))
     try:
         with Client(socket_path()) as client:
-            daemon = client.call("version")
+            daemon = client.call_within(_ANSWERS_WITHIN_S, "version")
     except DaemonError:
         daemon = None
     if as_json:
@@ -250,9 +252,11 @@ def _config(path: Path | None) -> Any:
         return load_config(find_config(path))
 
 
-def _ask(socket: Path | None, method: str, *, as_json: bool, **params: Any) -> Any:
+def _ask(
+    socket: Path | None, method: str, *, as_json: bool, limit_s: float | None = _ANSWERS_WITHIN_S, **params: Any
+) -> Any:
     with reported(as_json=as_json), Client(socket or socket_path()) as client:
-        answer = client.call(method, **params)
+        answer = client.call_within(limit_s, method, **params)
     if as_json:
         print_json(answer)
     return answer

@@ -49,8 +49,8 @@ class Client:
                 return message["result"]
         raise ConnectionLostError("the daemon went away before it had answered")
 
-    def call_within(self, limit_s: float, method: str, **params: Any) -> Any:
-        """The same, by a daemon that is silent for at most `limit_s`; else DaemonError."""
+    def call_within(self, limit_s: float | None, method: str, **params: Any) -> Any:
+        """The same, by a daemon that is silent for at most `limit_s`, if that is given; else DaemonError."""
         self._socket.settimeout(limit_s)
         try:
             return self.call(method, **params)

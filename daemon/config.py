@@ -68,8 +68,8 @@ def find_config(explicit: Path | None = None) -> Path:
     """The file in force: the one that was named, else the user's own, else the built-in default."""
     named = explicit or named_config()
     if named is not None:
-        if not named.exists():
-            raise ConfigError(f"{named}: no such file")
+        if not named.is_file():
+            raise ConfigError(f"{named}: {'is no regular file' if named.exists() else 'no such file'}")
         return named
     return user_config() if user_config().is_file() else built_in_config()
 
@@ -124,6 +124,11 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{self._path}:{line}: not YAML: {error.problem}") from error
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # of what looks like a date and is none, and of what nests too deep
+            raise ConfigError(f"{self._path}: not YAML that can be read: {error}") from error
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(f"{self._path}:{line}: not YAML: a control character") from error

@@ -1,7 +1,6 @@
 """The way to a runner: its breaker, which may refuse a chat, and its limit of chats at a time, at which one waits."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -34,18 +33,22 @@ class Place:
 
 
 class Gate:
-    """One for each provider, as long as that is in use. `when_empty` is called each time that the last chat leaves."""
+    """One for each provider, as long as that is in use. `when_empty` is called each time that the last chat leaves.
 
-    def __init__(self, runner: LlmProvider, clock: Callable[[], float] = time.monotonic) -> None:
+    The `limiter` counts the chats of the one that this provider replaces as well.
+    """
+
+    def __init__(self, runner: LlmProvider, limiter: Limiter, clock: Callable[[], float]) -> None:
         self.runner = runner
+        self.limiter = limiter
         self.breaker = Breaker(runner.settings.breaker, clock)
-        self.limiter = Limiter(runner.settings.max_running, runner.settings.max_queued)
         self.when_empty: Callable[[], None] = lambda: None
+        self._chats = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether no chat is inside or waits."""
-        return not (self.limiter.running or self.limiter.queued)
+        return self._chats == 0
 
     @asynccontextmanager
     async def place(self, client: str, *, limit_s: float) -> AsyncIterator[Place]:
@@ -67,6 +70,7 @@ class Gate:
                 turn.set_exception(error)
 
         ticket = self.limiter.enter(client, admitted, dropped)
+        self._chats += 1
         try:
             if not ticket.is_running:
                 await within(turn, limit_s, deadline="turn_s", doing="waiting behind other chats")
@@ -78,5 +82,6 @@ class Gate:
                 admission.abandoned()
         finally:
             self.limiter.leave(ticket)
+            self._chats -= 1
             if self.is_empty:
                 self.when_empty()

@@ -75,6 +75,12 @@ class Limiter:
         elif ticket in self._waiting.get(ticket.client, ()):
             self._stop_waiting(ticket)
 
+    def resize(self, max_running: int, max_queued: int) -> None:
+        """Sets new limits. More room is filled at once; less drops nobody that runs or waits."""
+        self._max_running = max_running
+        self._max_queued = max_queued
+        self._admit()
+
     def pause(self, ticket: Ticket) -> None:
         """The ticket waits for its own client: until it resumes, or leaves, another client's may run as well."""
         if ticket.is_running and not ticket.is_paused:

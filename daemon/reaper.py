@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from runners.wire import ownership
 
 _SWEEPS_EVERY_S = 60.0
 _REAPS_EVERY_S = 1.0
+_LOCKED_AT_MOST_S = 10.0
+_LOOKS_EVERY_S = 0.05
 _LOCK = "lock"
 _OWNER = re.compile(r"\d+-[0-9a-f]{8}")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -101,7 +104,15 @@ def _locked(leases: Path) -> Iterator[None]:
     """A lease that is being made is not locked yet, and must not be taken for a dead one's."""
     lock = os.open(leases / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        until_s = time.monotonic() + _LOCKED_AT_MOST_S
+        while True:  # flock has no limit of its own, and who has the lock may have been stopped
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise TimeoutError(f"{leases / _LOCK} is held by another process") from None
+                time.sleep(_LOOKS_EVERY_S)
         yield
     finally:
         os.close(lock)

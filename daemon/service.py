@@ -117,17 +117,18 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """The daemon and its processes, now. The memory at the top is of them all, tasks and descriptors its own."""
+        runners = self._supervisor.in_use()
         rows = [
             {
                 "name": name,
                 "state": self._state(runner),
                 "running": self._supervisor.gate(runner).limiter.running,
                 "queued": self._supervisor.gate(runner).limiter.queued,
-                "workers": [_worker(session) for session in runner.sessions],
+                "workers": [_worker(s) for other in runners if other.name == name for s in other.sessions],
             }
             for name, runner in self._registry.runners.items()
         ]
-        pids = {process.pid for runner in self._registry.runners.values() for process in runner.processes()}
+        pids = {process.pid for runner in runners for process in runner.processes()}
         return {
             **self.version(),
             "uptime_s": time.monotonic() - self._began_s,

@@ -14,6 +14,7 @@ import structlog
 from daemon import states
 from daemon.breaker import Admission
 from daemon.gate import Gate
+from daemon.limiter import Limiter
 from daemon.registry import Registry
 from runners.errors import RunnerError
 from runners.provider import Health, LlmProvider
@@ -101,6 +102,10 @@ class Supervisor:
             hint=refusal.hint,
         )
 
+    def in_use(self) -> list[LlmProvider]:
+        """The runners, and those that were replaced or removed while their last chats run."""
+        return [*self._registry.runners.values(), *(runner for runner in self._records if not self._is_current(runner))]
+
     def succeeded(self, runner: LlmProvider, admission: Admission | None = None) -> None:
         """A chat was answered. `admission` is its place in the gate, where it had one."""
         supervised = self._of(runner)
@@ -126,21 +131,34 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, *self._closing, return_exceptions=True)
-        await asyncio.gather(*(runner.aclose() for runner in {*self._records, *self._registry.runners.values()}))
+        await asyncio.gather(*(runner.aclose() for runner in self.in_use()))
 
     def _all(self) -> list[_Supervised]:
         return [self._of(runner) for runner in self._registry.runners.values()]
 
     def _of(self, runner: LlmProvider) -> _Supervised:
         if runner not in self._records:
-            made = self._records[runner] = _Supervised(Gate(runner, self._clock))
+            made = self._records[runner] = _Supervised(Gate(runner, self._limiter(runner), self._clock))
             made.gate.when_empty = lambda: self._close_if_done(made)
         return self._records[runner]
+
+    def _limiter(self, runner: LlmProvider) -> Limiter:
+        """One for all that bear a name: chats that a reload leaves with the one before count against its successor."""
+        limits = runner.settings.max_running, runner.settings.max_queued
+        for supervised in self._records.values():
+            if supervised.runner.name == runner.name:
+                if self._is_current(runner):
+                    supervised.gate.limiter.resize(*limits)
+                return supervised.gate.limiter
+        return Limiter(*limits)
+
+    def _is_current(self, runner: LlmProvider) -> bool:
+        return self._registry.runners.get(runner.name) is runner
 
     def _close_if_done(self, supervised: _Supervised) -> None:
         """Ends a runner that was replaced and has no chat any more. One may still be on its way: then it ends again."""
         runner = supervised.runner
-        if runner in self._registry.runners.values() or not supervised.gate.is_empty:
+        if self._is_current(runner) or not supervised.gate.is_empty:
             return
         self._records.pop(runner, None)
         if supervised.probe is not None:
