@@ -213,6 +213,21 @@ def test_a_file_that_is_no_utf_8_cannot_be_read(world: World) -> None:
     assert done.stderr.decode().startswith(f"{path}: cannot be read: ")
 
 
+def test_a_pipe_that_nobody_writes_to_is_no_configuration_and_holds_nobody_up(world: World) -> None:
+    path = world.root / "runners.yaml"
+    os.mkfifo(path)
+    done = world.runnerd("config", "check", "--config", str(path))
+    assert (done.returncode, done.stderr.decode()) == (78, f"{path}: is no regular file\n")
+
+
+@pytest.mark.parametrize("text", ["default: 2001-99-99\n", "a: " + "[" * 5000], ids=["a date that is none", "depth"])
+def test_yaml_that_its_own_reader_fails_at_is_told_so(world: World, text: str) -> None:
+    path = world.config(text)
+    done = world.runnerd("config", "check", "--config", str(path))
+    assert done.returncode == 78
+    assert done.stderr.decode().startswith(f"{path}: not YAML that can be read: ")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_its_user_may_not_read_is_told_so(world: World) -> None:
     path = world.config(GOOD)

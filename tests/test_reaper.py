@@ -1,5 +1,6 @@
 """What a daemon that was killed leaves, who removes that, and what nobody may touch."""
 
+import fcntl
 import json
 import shutil
 import signal
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
+from daemon import reaper
 from daemon.reaper import sweep
 from runners.wire import ownership
 from tests.fakes import fake_copilot
@@ -181,6 +183,20 @@ def test_a_lease_that_cannot_be_swept_is_told_and_keeps_no_other_from_it(world: 
     assert told == {("reaper.failed", "1-00000000"), ("reaper.failed", "2-00000000"), ("reaper.swept", DEAD)}
     assert (kept / "file").exists()
     assert not (places / DEAD).exists()
+
+
+def test_a_process_that_was_stopped_while_it_swept_holds_up_nobody_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "_LOCKED_AT_MOST_S", 0.2)
+    lock = world.state / "leases" / "lock"
+    lock.parent.mkdir(mode=0o700)
+    with lock.open("w") as held, capture_logs() as told:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        sweep(world.state)
+        with pytest.raises(TimeoutError, match="lock is held by another process"):
+            reaper.Lease(world.state)
+    assert [event["event"] for event in told] == ["reaper.failed"]
 
 
 def test_a_state_directory_without_leases_is_clean(world: World) -> None:

@@ -274,3 +274,26 @@ async def test_a_chat_that_waits_in_the_queue_of_a_runner_that_changes_is_answer
             assert (await first.read_until_response(1))[1]["result"]["content"] == "so far, so good"
             assert (await second.read_until_response(waiting))[1]["result"]["content"] == "so far, so good"
             await first.close()
+
+
+async def test_chats_that_a_reload_leaves_as_they_were_count_against_the_new_limit(world: World) -> None:
+    with world.daemon(write(world, entry(world, "gated", GATED, "max_running: 2"))):
+        first = await begun(world)
+        async with await Wire.connect(world.socket) as wire, await Wire.connect(world.socket) as second:
+            for attempts in range(1, 4):
+                write(world, entry(world, "gated", GATED, f"max_running: 1, retry: {{attempts: {attempts}}}"))
+                assert (await reload(wire))["changed"] == ["gated"]
+            waiting = await second.request("chat", model="gated", messages=user("Hi"))
+
+            async def load() -> tuple[int, int, int]:
+                [row] = (await wire.call("status"))["result"]["runners"]
+                return row["running"], row["queued"], len(row["workers"])
+
+            async def one_waits() -> bool:
+                return await load() == (1, 1, 1)
+
+            assert await until(one_waits)
+            (world.root / "gated.open").touch()
+            assert (await first.read_until_response(1))[1]["result"]["content"] == "so far, so good"
+            assert (await second.read_until_response(waiting))[1]["result"]["content"] == "so far, so good"
+            await first.close()
