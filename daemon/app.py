@@ -126,11 +126,17 @@ class _Daemon:
             self._service.refuse_chats()
             await self._drain()
         finally:
+            # A reload that is under way would begin new probes behind the end of all others.
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            for task in self._hang_ups:
+                task.cancel()
+            await asyncio.gather(*self._hang_ups, return_exceptions=True)
             await self._rpc.aclose()
             await self._supervisor.aclose()
             await reaper.aclose()
             watchdog.cancel()
-            for number in (*_ENDS, signal.SIGHUP):
+            for number in _ENDS:
                 # One that comes now is late, and must not make a failure of a good end.
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
