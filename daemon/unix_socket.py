@@ -107,24 +107,16 @@ def _holder(lock: int) -> str:
     A daemon that starts at this moment writes it just behind taking the lock: what stands there before is nothing, or
     the pid of one that was killed.
     """
+    from psutil import pid_exists
+
     ends_s = time.monotonic() + _HOLDER_S
     while True:
         holder = os.pread(lock, 32, 0).decode().strip()
-        if holder.isdecimal() and _is_alive(int(holder)):
+        if holder.isdecimal() and pid_exists(int(holder)):
             return holder
         if time.monotonic() > ends_s:
             return "unknown"
         time.sleep(0.01)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def lock_path(path: Path) -> Path:

@@ -34,24 +34,16 @@ sys.exit("these are my last words")
 """
 """Exits at once with code 1."""
 
-GATED = """
-import json, os, sys, time
-
-def emit(**event):
-    print(json.dumps(event), flush=True)
-
-for line in sys.stdin:
-    match json.loads(line)["type"]:
-        case "start":
-            emit(type="ready")
-        case "turn":
-            emit(type="begin", id="gated-1", model="echo")
-            emit(type="delta", text="so far")
+GATED = (
+    HELD
+    + """
+            import os, time
             while not os.path.exists(f"{sys.argv[0]}.open"):
                 time.sleep(0.01)
             emit(type="delta", text=", so good")
             emit(type="end", reason="end")
 """
+)
 """Begins its answer with `so far`, and ends it with `, so good` when there is a file beside it with `.open` behind its
 name."""
 
