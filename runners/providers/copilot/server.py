@@ -9,12 +9,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from runners.errors import ModelNotFoundError, ProtocolError, RunnerError
+from runners.errors import (
+    DeadlineExceededError,
+    ModelNotFoundError,
+    ProcessExitedError,
+    ProtocolError,
+    RunnerError,
+)
 from runners.provider import ProcessRef
 from runners.providers.copilot.inbox import Inbox
 from runners.wire.deadlines import within
 from runners.wire.framing import HeaderFramer
 from runners.wire.jsonrpc import METHOD_NOT_FOUND, RequestId, RpcError, RpcProcess
+from runners.wire.restarts import Restarts
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +55,8 @@ class CopilotServer:
         self.cwd = cwd
         self.is_retired = False
         """No new conversation may begin here: it ends, has ended, or is deaf."""
+        self.has_died = False
+        """It has ended by itself."""
         self._is_broken = False
         self.users = 0
         self.turns: dict[str, Turn] = {}
@@ -142,6 +151,7 @@ class CopilotServer:
             turn.inbox.put(params["event"])
 
     def _ended(self, error: RunnerError) -> None:
+        self.has_died = not self.is_retired
         self.is_retired = self._is_broken = True
         for turn in self.turns.values():
             turn.inbox.fail(copy.copy(error))
@@ -155,12 +165,21 @@ class SharedServer:
         self._start = start
         self._starting = asyncio.Lock()
         self._server: CopilotServer | None = None
+        self._restarts = Restarts()
+        self._has_failed = False
 
     async def acquire(self) -> CopilotServer:
         """The server, a new one when there is none that lives; `release` is due."""
         async with self._starting:
             if self._server is None or self._server.is_retired:
-                self._server = await self._start()
+                has_died = self._has_failed or (self._server is not None and self._server.has_died)
+                await asyncio.sleep(self._restarts.wait_s(has_died=has_died))
+                try:
+                    self._server = await self._start()
+                except (ProcessExitedError, DeadlineExceededError, ProtocolError):
+                    self._has_failed = True
+                    raise
+                self._has_failed = False
             self._server.users += 1
             return self._server
 

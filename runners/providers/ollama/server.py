@@ -24,6 +24,7 @@ from runners.translator import Event
 from runners.wire.deadlines import within
 from runners.wire.framing import dump_json
 from runners.wire.process import CliProcess
+from runners.wire.restarts import Restarts
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANSWERS_WITHIN_S = 2.0
@@ -85,6 +86,8 @@ class Servers:
         self._command = command
         self._spawn_s = spawn_s
         self._starting: asyncio.Task[OllamaServe] | None = None
+        self._restarts = Restarts()
+        self._has_failed = False
 
     @property
     def ours(self) -> "OllamaServe | None":
@@ -142,13 +145,16 @@ class Servers:
         if old is not None:
             await old.aclose()
         argv, env, cwd = self._command()
+        await asyncio.sleep(self._restarts.wait_s(has_died=self._has_failed or old is not None))
         serve = await OllamaServe.spawn(argv, env=env, cwd=cwd)
         try:
             doing = "waiting for `ollama serve` to answer"
             await within(serve.answers(), self._spawn_s, deadline="spawn_s", doing=doing)
-        except BaseException:
+        except BaseException as error:
+            self._has_failed = isinstance(error, RunnerError)
             await asyncio.shield(serve.aclose())
             raise
+        self._has_failed = False
         return serve
 
     async def aclose(self) -> None:
