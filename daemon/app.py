@@ -12,11 +12,10 @@ import structlog
 
 from daemon import __version__
 from daemon.config import Config, find_config, load_config
-from daemon.errors import UnsafeDirectoryError
 from daemon.frontends.rpc import RpcFrontend
 from daemon.notify import Notifier
 from daemon.paths import private_directory, socket_path, state_directory
-from daemon.reaper import Lease, Reaper, sweep
+from daemon.reaper import Reaper, leased, sweep
 from daemon.registry import Registry
 from daemon.service import Service
 from daemon.supervisor import Supervisor
@@ -42,30 +41,20 @@ class Launch:
     ready_fd: int | None = None
 
 
+def serves_at(config: Config, named: Path | None) -> Path:
+    """The socket of a daemon with this configuration; `named` on the command line counts more."""
+    return (named or config.daemon.socket or socket_path()).expanduser()
+
+
 def serve(config: Config, launch: Launch) -> None:
     """Serves until SIGTERM, SIGINT or `shutdown`. Raises DaemonError when it cannot start."""
     if launch.ready_fd is not None:
         os.set_inheritable(launch.ready_fd, False)
     state_dir = private_directory(state_directory())
-    path = (launch.socket or config.daemon.socket or socket_path()).expanduser()
-    with Instance(path) as instance, Notifier(os.environ) as notifier:
+    with Instance(serves_at(config, launch.socket)) as instance, Notifier(os.environ) as notifier:
         sweep(state_dir)
-        lease = _lease(state_dir)
-        try:
-            run_dir = lease.directory if lease else None
+        with leased(state_dir) as run_dir:
             asyncio.run(_Daemon(config, launch, instance, notifier, state_dir=state_dir, run_dir=run_dir).run())
-        finally:
-            if lease is not None:
-                lease.release()
-
-
-def _lease(state_dir: Path) -> Lease | None:
-    try:
-        return Lease(state_dir)
-    except (OSError, UnsafeDirectoryError) as error:
-        # Better a daemon that can be killed badly than none.
-        _log.warning("lease.failed", error=str(error), hint=f"make {state_dir} writable")
-        return None
 
 
 class _Daemon:
@@ -156,6 +145,7 @@ class _Daemon:
             left_s = None if limit_s is None else limit_s - self._rpc.unused_s
             if left_s is not None and left_s <= 0:
                 _log.info("daemon.unused", unused_s=round(self._rpc.unused_s))
+                self._end.set()
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
@@ -173,6 +163,7 @@ class _Daemon:
         """SIGHUP: a reload is wanted, or the terminal that it was started in has gone."""
         if self._terminal.is_gone():
             self._signalled()
+        if self._end.is_set():
             return
         task = asyncio.create_task(self._reload_logged(), name="reload")
         self._hang_ups.add(task)
@@ -194,7 +185,7 @@ class _Daemon:
                 raise
             finally:
                 self._notifier.ready(f"serves {self._instance.path}")
-            needs_restart = ["daemon.socket"] if config.daemon.socket != self._config.daemon.socket else []
+            is_moved = self._launch.socket is None and config.daemon.socket != self._config.daemon.socket
             before, self._config, self._registry = self._registry.runners, config, registry
             self._service.replace(registry)
             self._rpc.line_cap_bytes = config.daemon.parse_cap_bytes
@@ -203,7 +194,7 @@ class _Daemon:
                 "added": [name for name in registry.runners if name not in before],
                 "changed": [n for n, runner in registry.runners.items() if n in before and before[n] is not runner],
                 "removed": [name for name in before if name not in registry.runners],
-                "needs_restart": needs_restart,
+                "needs_restart": ["daemon.socket"] if is_moved else [],
             }
             _log.info("daemon.reloaded", **told)
             return {"ok": True, **told}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 START_S = 30.0
 END_S = 60.0  # more than a daemon drains by default
 _LOOK_S = 0.02
+_MAKES_ROOM_S = 2.0
 _SAID_BYTES = 64 * 1024
 _SAID_LINES = 20
 _END_BY_ITSELF_S = 1.0
@@ -38,10 +39,10 @@ Warn = Callable[[str], None]
 class _Daemon:
     """A daemon that answers: a connection to it, and what it says of itself."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit_s: float = START_S) -> None:
         self.client = Client(path)
         try:
-            told = self.client.call_within(START_S, "version")
+            told = self.client.call_within(limit_s, "version")
         except BaseException:
             self.client.close()
             raise
@@ -50,8 +51,13 @@ class _Daemon:
         self.is_autostarted: bool = told.get("autostarted", False)
 
     def must_go(self, ending_pid: int | None) -> bool:
-        """Whether it is to be replaced: it ends already, or was autostarted by another version."""
-        return self.pid == ending_pid or (self.is_autostarted and self.version != __version__)
+        """Whether it is to be replaced: it ends already, or another version has started it and it has nothing to do."""
+        is_old = self.is_autostarted and self.version != __version__
+        return self.pid == ending_pid or (is_old and not self._is_busy())
+
+    def _is_busy(self) -> bool:
+        rows = self.client.call_within(START_S, "status")["runners"]
+        return any(row["running"] or row["queued"] for row in rows)
 
     def end(self) -> None:
         """Asks it to shut down. It may be gone before it has answered."""
@@ -117,12 +123,37 @@ def _connected(
         with _nobody_else_starts_one(path):
             found = _remaining(path, ending_pid, refusal)
             if found is None:
-                _start(path)
-                found = _Daemon(path)
+                found = _started(path)
     assert found is not None
     if found.version != __version__:
         warn(f"the daemon has version {found.version} and this command {__version__}: restart it (runnerd stop)")
     return found
+
+
+def make_room(path: Path) -> None:
+    """Ends the daemon at `path` if a command has started it: one that is started on purpose takes its place."""
+    try:
+        found = _Daemon(path, _MAKES_ROOM_S)
+    except DaemonError:
+        return  # nobody, or nobody that we know
+    found.client.close()
+    if found.is_autostarted:
+        with _nobody_else_starts_one(path):
+            _remaining(path, found.pid, None)
+
+
+def _started(path: Path) -> _Daemon:
+    try:
+        _start(path)
+        return _Daemon(path)
+    except WrongConfigError:
+        raise
+    except NotStartedError:
+        # Another may have been started by hand, or by a service manager, in the same moment.
+        found = _found(path)
+        if found is None:
+            raise
+        return found
 
 
 def _found(path: Path) -> _Daemon | None:
@@ -226,7 +257,8 @@ def _spawn(path: Path, log: int, tells_ready: int) -> "subprocess.Popen[bytes]":
     paths = {name: str(Path(value).absolute()) for name in VARIABLES if (value := os.environ.get(name))}
     return subprocess.Popen(
         [sys.executable, *serve],
-        env=os.environ | paths,
+        # Who starts it may be a CLI of another daemon's, and end before this one has cleaned its environment.
+        env={name: value for name, value in os.environ.items() if name != "RUNNERD_OWNER"} | paths,
         cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

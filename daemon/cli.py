@@ -70,8 +70,10 @@ def serve(
 
         if not is_clean and (autostarted or clean_start.is_marked()):
             clean_start.execute_again(config, "--is-clean")
-        from daemon import app, logs
+        from daemon import app, autostart, logs
 
+        if not autostarted:
+            autostart.make_room(app.serves_at(config, socket))
         logs.configure(log_level, log_path() if autostarted else None)
         app.serve(config, app.Launch(config_path, socket, idle_exit_s if autostarted else None, ready_fd))
 
@@ -170,7 +172,7 @@ def reload(socket: Path | None, *, as_json: bool) -> None:
 @main.command()
 @_answering
 def stop(socket: Path | None, *, as_json: bool) -> None:
-    """End the daemon, once running chats have ended, and wait for that."""
+    """End the daemon, once running chats have ended or were cut after `drain_s`, and wait for that."""
     path = socket or socket_path()
     _ask(path, "shutdown", as_json=as_json)
     Client.wait_for_end(lock_path(path))
@@ -185,9 +187,11 @@ def doctor(config_path: Path | None, *, as_json: bool) -> None:
     Asks the CLIs and no model, and needs no daemon.
     """
     loaded = _config(config_path)
+    from daemon import logs
     from daemon.doctor import examine
     from daemon.paths import private_directory, state_directory
 
+    logs.configure("error")
     with reported(as_json=as_json):
         rows = examine(loaded, private_directory(state_directory()))
     try:

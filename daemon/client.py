@@ -13,6 +13,7 @@ from typing import Any, Self
 from daemon.errors import CallError, ConnectionLostError, DaemonError, NoDaemonError
 
 _READ_BYTES = 256 * 1024
+_CONNECTS_WITHIN_S = 10.0
 
 
 class Client:
@@ -21,8 +22,11 @@ class Client:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX)
+        # Where nobody takes connections any more, they queue up, and then connecting waits.
+        self._socket.settimeout(_CONNECTS_WITHIN_S)
         try:
             self._socket.connect(os.fspath(path))
+            self._socket.settimeout(None)
         except OSError as error:
             self._socket.close()
             raise NoDaemonError(

@@ -4,10 +4,13 @@ Asks the CLIs itself, so that it has an answer where no daemon runs.
 """
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import Any
 
 from daemon.config import Config
+from daemon.errors import DaemonError
+from daemon.reaper import leased
 from daemon.registry import Registry
 from runners.errors import ConfigError, NotInstalledError
 from runners.kinds import known_kinds, provider_class
@@ -16,16 +19,30 @@ from runners.provider import LlmProvider
 
 def examine(config: Config, state_dir: Path) -> list[dict[str, Any]]:
     """A row for each runner of the configuration, and for each known kind that it leaves out."""
-    return asyncio.run(_examine(config, state_dir))
+    try:
+        with leased(state_dir) as run_dir:
+            return asyncio.run(_examine(config, state_dir, run_dir))
+    except asyncio.CancelledError:
+        raise DaemonError("ended by a signal before everything was looked at") from None
 
 
-async def _examine(config: Config, state_dir: Path) -> list[dict[str, Any]]:
-    registry = Registry(config, state_dir)
+async def _examine(config: Config, state_dir: Path, run_dir: Path | None) -> list[dict[str, Any]]:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Who gives up waiting must not leave the CLIs behind.
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    registry = Registry(config, state_dir, run_dir)
     configured = {runner.kind for runner in registry.runners.values()}
     left_out = [provider_class(kind) for kind in known_kinds() if kind not in configured]
     # A kind of somebody else's may need settings that only its user knows.
     unused = [
-        found(found.kind, found.settings_type(kind=found.kind), state_dir=state_dir / "runners" / found.kind)
+        found(
+            found.kind,
+            found.settings_type(kind=found.kind),
+            state_dir=state_dir / "runners" / found.kind,
+            run_dir=run_dir and run_dir / found.kind,
+        )
         for found in left_out
         if not any(field.is_required() for name, field in found.settings_type.model_fields.items() if name != "kind")
     ]

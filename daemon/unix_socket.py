@@ -77,6 +77,7 @@ class Instance:
         except FileNotFoundError:
             return
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_HOLDER_S)
             try:
                 probe.connect(os.fspath(self.path))
             except ConnectionRefusedError:

@@ -206,12 +206,15 @@ def test_what_a_daemon_says_as_it_fails_is_told_with_the_place_of_its_log(place:
 
 
 def test_a_daemon_that_is_not_ready_in_time_is_ended(place: World) -> None:
-    os.mkfifo(place.root / "fifo")  # who reads it waits for ever
-    place.env["RUNNERD_CONFIG"] = str(place.root / "fifo")
     command = [sys.executable, "-c", HASTY, *CHAT]
-    done = subprocess.run(
-        command, env=place.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
-    )
+    leases = place.state / "runnerd" / "leases"
+    leases.mkdir(mode=0o700, parents=True)
+    leases.parent.chmod(0o700)
+    with (leases / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # a start waits for it, longer than this one may take
+        done = subprocess.run(
+            command, env=place.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"was not ready in 2 s" in done.stderr
     assert place.processes() == []
