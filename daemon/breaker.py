@@ -170,6 +170,11 @@ class Admission:
         if self._breaker is not None:
             self._breaker._begun(self)
 
+    def stalled(self) -> None:
+        """Its client stops it: a trial leaves its place to another, and counts as any other chat from now on."""
+        if self._breaker is not None:
+            self._breaker._end(self)
+
     def failed(self, error: RunnerError) -> None:
         """The runner raised or sent this error."""
         if breaker := self._ended():

@@ -28,7 +28,7 @@ class DaemonSettings(BaseModel):
     `drain_s` is how long a shutdown waits for chats.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     socket: Path | None = None
     drain_s: float = Field(default=30, ge=0)

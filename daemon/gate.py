@@ -24,12 +24,16 @@ class Place:
     @contextmanager
     def client_reads(self) -> Iterator[None]:
         """While its client takes a chunk. One that takes it too slowly keeps no other client waiting."""
-        stalled = asyncio.get_running_loop().call_later(_STALLED_S, self._limiter.pause, self._ticket)
+        stalled = asyncio.get_running_loop().call_later(_STALLED_S, self._stall)
         try:
             yield
         finally:
             stalled.cancel()
             self._limiter.resume(self._ticket)
+
+    def _stall(self) -> None:
+        self._limiter.pause(self._ticket)
+        self.admission.stalled()
 
 
 class Gate:

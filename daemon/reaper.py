@@ -19,12 +19,13 @@ from pathlib import Path
 
 import structlog
 
+from daemon.errors import UnsafeDirectoryError
 from daemon.paths import private_directory
 from runners.wire import ownership
 
 _SWEEPS_EVERY_S = 60.0
 _REAPS_EVERY_S = 1.0
-_LOCKED_AT_MOST_S = 10.0
+_LOCKED_AT_MOST_S = 5.0
 _LOOKS_EVERY_S = 0.05
 _LOCK = "lock"
 _OWNER = re.compile(r"\d+-[0-9a-f]{8}")
@@ -48,13 +49,17 @@ class Lease:
                 self._lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                # Without its lock it would be a dead one's, and whoever sweeps next would kill what is ours.
+                # With a lock that nobody holds it would be a dead one's, and the next sweep would kill what is ours.
+                (self.directory / _LOCK).unlink(missing_ok=True)
                 self.directory.rmdir()
                 raise
 
     def release(self) -> None:
-        """Removes the directory. Everything that uses it must have ended."""
+        """Removes the directory. Everything that uses it must have ended; for what has not, it stays to be swept."""
         try:
+            if left := ownership.marked(ownership.owner):
+                _log.warning("lease.stays", directory=str(self.directory), left=[process.pid for process in left])
+                return
             with _locked(self._leases):
                 shutil.rmtree(self.directory)
         except FileNotFoundError:
@@ -84,7 +89,10 @@ def sweep(state_dir: Path) -> None:
 
 
 def _sweep(directory: Path) -> None:
-    lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # no proof that its daemon is dead: somebody may have cleared the state directory under it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         killed = ownership.kill_marked(directory.name)
@@ -118,6 +126,22 @@ def _locked(leases: Path) -> Iterator[None]:
         os.close(lock)
 
 
+@contextmanager
+def leased(state_dir: Path) -> Iterator[Path | None]:
+    """A lease while it lasts: its directory, or None where the state directory takes none, which is told in the log."""
+    lease = None
+    try:
+        lease = Lease(state_dir)
+    except (OSError, UnsafeDirectoryError) as error:
+        # Better a process that can be killed badly than none.
+        _log.warning("lease.failed", error=str(error))
+    try:
+        yield lease.directory if lease else None
+    finally:
+        if lease is not None:
+            lease.release()
+
+
 class Reaper:
     """Sweeps now and then, and takes the exit codes of what this process inherits. SIGCHLD is its own.
 
@@ -146,9 +170,12 @@ class Reaper:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
-        left = await asyncio.to_thread(ownership.kill_marked, ownership.owner)
-        if left:
-            _log.warning("reaper.killed", processes=left)
+        # By their parentage too: nobody of ours is wanted any more, and a process may hide its environment.
+        descendants = await asyncio.to_thread(ownership.descendants)
+        ownership.kill(descendants)
+        marked = await asyncio.to_thread(ownership.kill_marked, ownership.owner)
+        if descendants or marked:
+            _log.warning("reaper.killed", processes=max(len(descendants), marked))
         ownership.reap(await asyncio.to_thread(ownership.zombies))
 
     async def _sweeping(self) -> None:

@@ -16,7 +16,7 @@ from daemon.supervisor import Supervisor
 from runners.errors import ModelNotFoundError, RequestCancelledError, RunnerError
 from runners.messages import ChatRequest, ModelInfo
 from runners.provider import Health, LlmProvider, Session
-from runners.stream import ChatStream
+from runners.stream import ChatStream, fold
 
 
 class Service:
@@ -42,8 +42,10 @@ class Service:
         first = await self._resolved(request.model)
         # Who is strict wants nobody else's answer.
         routes = [first, *([] if request.strict else self._registry.fallbacks(first))]
-        answer = Chat(request, self._supervisor, client).answer(iter(routes))
-        return ChatStream(answer, runner=first.runner.name)
+        return self._answer(request, routes, client)
+
+    def _answer(self, request: ChatRequest, routes: list[Route], client: str) -> ChatStream:
+        return ChatStream(Chat(request, self._supervisor, client).answer(iter(routes)), runner=routes[0].runner.name)
 
     async def _resolved(self, reference: str | None) -> Route:
         if reference is None and self._registry.default is None:
@@ -79,12 +81,12 @@ class Service:
     async def _health_row(self, runner: LlmProvider, *, deep: bool) -> dict[str, Any]:
         if deep:
             request = ChatRequest.model_validate({"messages": [{"role": "user", "content": "Say OK."}]})
+            # Who asks on purpose is the trial that a runner which rests is waiting for.
+            self._supervisor.gate(runner).breaker.try_now()
             try:
-                await runner.complete(request)
+                await fold(self._answer(request, [Route(runner, "")], "health"))
             except RunnerError as error:
-                self._supervisor.failed(runner, error)
                 return _health_row(runner, Health.unavailable(error), 0.0)
-            self._supervisor.succeeded(runner)
         health, age_s = await self._supervisor.health(runner)
         return _health_row(runner, health, age_s)
 

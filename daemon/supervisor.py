@@ -21,6 +21,7 @@ from runners.provider import Health, LlmProvider
 
 STALE_S = 60.0
 FIRST_PROBE_S = 5.0
+_CLOSE_S = 30.0  # more than all ladders of a runner's processes take, which end at the same time
 
 _log = structlog.get_logger()
 
@@ -44,23 +45,27 @@ class Supervisor:
         self._clock = clock
         self._records: dict[LlmProvider, _Supervised] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._record_all()
 
     def start(self) -> None:
         """Begins the first probe of every runner that has had none."""
-        for supervised in self._all():
-            if supervised.evidence is None:
-                self._probe(supervised)
+        for runner in self._registry.runners.values():
+            if self._records[runner].evidence is None:
+                self._probe(self._records[runner])
 
     def replace(self, registry: Registry) -> None:
         """From now on the runners are these. One that is not among them ends with the last of its chats."""
         self._registry = registry
+        self._record_all()
         for supervised in list(self._records.values()):
             self._close_if_done(supervised)
         self.start()
 
     def gate(self, runner: LlmProvider) -> Gate:
-        """What a runner's chats go through."""
-        return self._of(runner).gate
+        """What a runner's chats go through. For a chat that comes too late a runner that was replaced is used again."""
+        if runner not in self._records:
+            self._record(runner)
+        return self._records[runner].gate
 
     async def health(self, runner: LlmProvider) -> tuple[Health | None, float | None]:
         """What is known and its age in seconds; (None, None) when a first probe takes too long.
@@ -68,7 +73,9 @@ class Supervisor:
         Good evidence is shown as it is, and looked at again when it is old. Bad evidence is what a user is just
         mending, so it waits for a new probe, as a first look does, for at most 5 s.
         """
-        supervised = self._of(runner)
+        supervised = self._records.get(runner)
+        if supervised is None:
+            return None, None  # it was replaced since
         known = supervised.evidence
         if known is None or known.health.state != "ready":
             await asyncio.wait([self._probe(supervised)], timeout=FIRST_PROBE_S)
@@ -79,17 +86,21 @@ class Supervisor:
 
     async def first_look(self, runner: LlmProvider) -> Health | None:
         """What is known, after a first probe of at most 5 s where nothing is; None when that takes too long."""
-        if self.known(runner) is None:
-            await asyncio.wait([self._probe(self._of(runner))], timeout=FIRST_PROBE_S)
+        if self.known(runner) is None and runner in self._records:
+            await asyncio.wait([self._probe(self._records[runner])], timeout=FIRST_PROBE_S)
         return self.known(runner)
 
     async def look_again(self) -> None:
         """Probes every runner, for at most 5 s."""
-        await asyncio.wait([self._probe(supervised) for supervised in self._all()], timeout=FIRST_PROBE_S)
+        probes = [self._probe(self._records[runner]) for runner in self._registry.runners.values()]
+        if probes:
+            await asyncio.wait(probes, timeout=FIRST_PROBE_S)
 
     def known(self, runner: LlmProvider) -> Health | None:
         """What is known now, without asking anybody. Whose chats are refused is unavailable, whatever it looks like."""
-        supervised = self._of(runner)
+        supervised = self._records.get(runner)
+        if supervised is None:
+            return None
         known = None if supervised.evidence is None else supervised.evidence.health
         refusal = supervised.gate.breaker.refusal()
         if refusal is None:
@@ -106,23 +117,21 @@ class Supervisor:
         """The runners, and those that were replaced or removed while their last chats run."""
         return [*self._registry.runners.values(), *(runner for runner in self._records if not self._is_current(runner))]
 
-    def succeeded(self, runner: LlmProvider, admission: Admission | None = None) -> None:
-        """A chat was answered. `admission` is its place in the gate, where it had one."""
-        supervised = self._of(runner)
+    def succeeded(self, runner: LlmProvider, admission: Admission) -> None:
+        """A chat that the gate has admitted was answered."""
+        admission.succeeded()
+        supervised = self._records[runner]
         self._learn(supervised, states.answered(supervised.evidence, self._clock()))
-        if admission is not None:
-            admission.succeeded()
 
-    def failed(self, runner: LlmProvider, error: RunnerError, admission: Admission | None = None) -> None:
-        """A chat failed."""
+    def failed(self, runner: LlmProvider, admission: Admission, error: RunnerError) -> None:
+        """A chat that the gate has admitted failed."""
         if not states.is_its_own_fault(error, runner.settings.timeouts):
             return
-        supervised = self._of(runner)
+        admission.failed(error)
+        supervised = self._records[runner]
         before = supervised.evidence
         self._learn(supervised, states.failed(before, error, self._clock()))
-        if admission is not None:
-            admission.failed(error)
-        if supervised.evidence is not before:
+        if supervised.evidence is not before and self._is_current(runner):
             self._probe(supervised)
 
     async def aclose(self) -> None:
@@ -130,17 +139,25 @@ class Supervisor:
         tasks = [supervised.probe for supervised in self._records.values() if supervised.probe is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *self._closing, return_exceptions=True)
-        await asyncio.gather(*(runner.aclose() for runner in self.in_use()))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._closing, *(self._closed(runner) for runner in self.in_use()))
 
-    def _all(self) -> list[_Supervised]:
-        return [self._of(runner) for runner in self._registry.runners.values()]
+    async def _closed(self, runner: LlmProvider) -> None:
+        """Ends a runner. One that cannot be ended keeps no other from its end: what it leaves is the reaper's."""
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await runner.aclose()
+        except Exception:  # noqa: BLE001 a provider's bug, and a third party's may raise anything
+            _log.exception("runner.not_closed", runner=runner.name)
 
-    def _of(self, runner: LlmProvider) -> _Supervised:
-        if runner not in self._records:
-            made = self._records[runner] = _Supervised(Gate(runner, self._limiter(runner), self._clock))
-            made.gate.when_empty = lambda: self._close_if_done(made)
-        return self._records[runner]
+    def _record_all(self) -> None:
+        for runner in self._registry.runners.values():
+            if runner not in self._records:
+                self._record(runner)
+
+    def _record(self, runner: LlmProvider) -> None:
+        made = self._records[runner] = _Supervised(Gate(runner, self._limiter(runner), self._clock))
+        made.gate.when_empty = lambda: self._close_if_done(made)
 
     def _limiter(self, runner: LlmProvider) -> Limiter:
         """One for all that bear a name: chats that a reload leaves with the one before count against its successor."""
@@ -163,7 +180,7 @@ class Supervisor:
         self._records.pop(runner, None)
         if supervised.probe is not None:
             supervised.probe.cancel()
-        task = asyncio.create_task(runner.aclose(), name=f"retire-{runner.name}")
+        task = asyncio.create_task(self._closed(runner), name=f"retire-{runner.name}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

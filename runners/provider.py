@@ -227,7 +227,11 @@ class LlmProvider(ABC):
         await self.discover()
         for warning in self.preflight(request):
             yield warning
-        session = await self.open()
+        spawn_s = request.timeouts.spawn_s
+        doing = f"starting {self.name}"
+        # A process that many share starts by the settings, and goes on when who asks for it in less time gives up.
+        opening = within(self.open(), spawn_s, deadline="spawn_s", doing=doing) if spawn_s else self.open()
+        session = await opening
         session.timeouts = self.timeouts(request)
         try:
             await session.prepare(self.session_options(request))

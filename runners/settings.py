@@ -24,7 +24,7 @@ _DURATION = re.compile(r"-?(\d+(\.\d+)?(ns|us|ms|s|m|h))+")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Timeouts(_Strict):
@@ -50,7 +50,7 @@ class RetrySettings(_Strict):
     on when to come back counts more.
     """
 
-    attempts: int = Field(default=3, ge=1, description="tries in all; 1 tries nothing again")
+    attempts: int = Field(default=3, ge=1, le=100, description="tries in all; 1 tries nothing again")
     base_s: float = Field(default=0.5, gt=0)
     cap_s: float = Field(default=8, gt=0)
 

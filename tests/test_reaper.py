@@ -20,7 +20,7 @@ from tests.fakes import fake_copilot
 from tests.installed import Installed
 from tests.programs import GATED, HELD_FAMILY, entry
 from tests.subjects.copilot import TRANSCRIPTS
-from tests.world import Daemon, Wire, World, until, user
+from tests.world import END_S, Daemon, Wire, World, until, user
 
 ECHO = "runners: {echo: {kind: echo}}\n"
 DEAD = "4194304-0123abcd"
@@ -177,12 +177,25 @@ def test_a_lease_that_cannot_be_swept_is_told_and_keeps_no_other_from_it(world: 
     (places / "1-00000000").write_text("no directory")
     (places / "2-00000000").symlink_to(kept)
     (places / DEAD).mkdir()
+    (places / DEAD / "lock").touch()
     with capture_logs() as logged:
         sweep(world.state / "runnerd")
     told = {(event["event"], Path(event.get("lease", event.get("owner", ""))).name) for event in logged}
-    assert told == {("reaper.failed", "1-00000000"), ("reaper.failed", "2-00000000"), ("reaper.swept", DEAD)}
+    assert told == {("reaper.failed", "1-00000000"), ("reaper.swept", DEAD)}
     assert (kept / "file").exists()
     assert not (places / DEAD).exists()
+
+
+def test_a_lease_without_its_lock_proves_nothing_and_nobody_is_killed_for_it(world: World) -> None:
+    (leases(world) / DEAD).mkdir(parents=True)
+    env = {**world.env, ownership.VARIABLE: f"{DEAD}/1"}
+    with subprocess.Popen([sys.executable, "-c", IDLE], env=env) as process:
+        sweep(world.state / "runnerd")
+        assert process.poll() is None
+        (leases(world) / DEAD / "lock").touch()
+        sweep(world.state / "runnerd")
+        assert process.wait(END_S) == -signal.SIGKILL
+    assert living(world) == []
 
 
 def test_a_process_that_was_stopped_while_it_swept_holds_up_nobody_for_ever(
@@ -227,7 +240,7 @@ async def test_a_daemon_that_can_have_no_lease_says_so_and_serves(world: World, 
     with world.daemon(world.config(ECHO)) as daemon:
         failed = daemon.wait_for("lease.failed")
         assert failed["level"] == "warning"
-        assert str(world.state / "runnerd") in failed["hint"]
+        assert str(world.state / "runnerd") in failed["error"]
         async with await Wire.connect(world.socket) as wire:
             assert (await wire.call("chat", model="echo", messages=user("Hi")))["result"]["content"] == "Hi"
         daemon.signal(signal.SIGTERM)

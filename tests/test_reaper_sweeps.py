@@ -55,7 +55,7 @@ async def main():
     stray = start(f"{ownership.owner}/999")
     orphan = start("4194304-0123abcd/1")
     (STATE / "leases" / "4194304-0123abcd").mkdir()
-    (STATE / "leases" / "4194304-0123abcd" / "file").touch()
+    (STATE / "leases" / "4194304-0123abcd" / "lock").touch()
     await until(lambda: not psutil.pid_exists(stray) and not psutil.pid_exists(orphan))
     await until(lambda: not (STATE / "leases" / "4194304-0123abcd").exists())
     assert all(map(psutil.pid_exists, [foreign, *family]))

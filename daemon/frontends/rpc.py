@@ -167,6 +167,7 @@ class Connection:
             while data := await self._reader.read(_READ_BYTES):
                 for line in framer.feed(data):
                     await self._take(line)
+                    await asyncio.sleep(0)  # a flood of requests must leave the others their turn
                 if framer.overflow is not None:
                     await self._refuse_the_rest(framer.overflow)
                     return
@@ -222,7 +223,8 @@ class Connection:
         except RunnerError as error:
             raise _runner_error(error) from error
         except asyncio.CancelledError:
-            raise _runner_error(RequestCancelledError("the request was cancelled")) from None
+            why = "the daemon ends, and the request was cut" if self._closing else "the request was cancelled"
+            raise _runner_error(RequestCancelledError(why)) from None
 
     async def _chat(self, request_id: RequestId, params: dict[str, Any]) -> Any:
         request, stream = await self._frontend.chat(params, self._name)

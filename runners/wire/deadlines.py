@@ -67,4 +67,5 @@ async def _until(ends: float, awaitable: Awaitable[T], deadline: str, limit_s: f
 
 
 def _exceeded(deadline: str, limit_s: float, what: str) -> DeadlineExceededError:
-    return DeadlineExceededError(f"{what} within {limit_s:g} s ({deadline})", deadline=deadline, limit_s=limit_s)
+    told_s = round(limit_s, 2)
+    return DeadlineExceededError(f"{what} within {told_s:g} s ({deadline})", deadline=deadline, limit_s=limit_s)

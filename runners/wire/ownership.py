@@ -1,16 +1,18 @@
-"""Whose processes are these: the mark that everything carries which this process starts, and who waits for whom.
+"""Whose processes are these: the mark that every CLI carries, and whatever it starts, and who waits for whom.
 
 A process inherits its environment from whoever started it and keeps it when it leaves its group, its session and its
-parent: the mark in it finds what a group kill misses. What clears its environment and leaves its session escapes.
-Knows no policy: who is to be killed, and when, its callers say.
+parent: the mark in it finds what a group kill misses. What clears or hides its environment and leaves its session
+escapes. Knows no policy: who is to be killed, and when, its callers say.
 """
 
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
+from pathlib import Path
 
 import psutil
 
@@ -20,6 +22,7 @@ VARIABLE = "RUNNERD_OWNER"
 owner = f"{os.getpid()}-{secrets.token_hex(4)}"
 """The name of this very process. Random, so that no later process with its pid is ever taken for it."""
 
+_VARIABLE_BYTES = f"{VARIABLE}=".encode()
 _KILLED_WITHIN_S = 2.0
 _LOOKS_EVERY_S = 0.01
 
@@ -84,21 +87,22 @@ def kill_marked(name: str, *, besides: int | None = None) -> int:
     return len(killed)
 
 
+def descendants() -> list[psutil.Process]:
+    """Our living children and theirs, and where we are a subreaper what was orphaned among them. Slow."""
+    return [child for child in psutil.Process().children(recursive=True) if not _is_zombie(child)]
+
+
 def zombies() -> list[int]:
     """Our dead children, whoever waits for them. Slow."""
-    dead = []
-    for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            if child.status() == psutil.STATUS_ZOMBIE:
-                dead.append(child.pid)
-    return dead
+    return [child.pid for child in psutil.Process().children() if _is_zombie(child)]
 
 
 def reap(pids: list[int]) -> bool:
     """Takes the exit codes of those `zombies` that nobody waits for. False when it is not the time for that.
 
-    A subreaper inherits the children of those that it started. Synchronous, in the thread that starts children: while
-    one is being started nobody knows whether a dead one is it.
+    A subreaper inherits the children of those that it started. One that was started in any other way than CliProcess's
+    is taken for such. Synchronous, in the thread that starts children: while one is being started nobody knows whether
+    a dead one is it.
     """
     waited_for = set(_wanted.values())
     if None in waited_for:
@@ -110,10 +114,19 @@ def reap(pids: list[int]) -> bool:
     return True
 
 
+def _is_zombie(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    return False
+
+
 def _marks() -> Iterator[tuple[psutil.Process, str]]:
     for pid in psutil.pids():
         # Another user's process cannot be read, and a zombie has no environment any more.
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            # Most have none, and this look is several times cheaper.
+            if sys.platform == "linux" and _VARIABLE_BYTES not in Path(f"/proc/{pid}/environ").read_bytes():
+                continue
             process = psutil.Process(pid)
             if mark := process.environ().get(VARIABLE):
                 yield process, mark

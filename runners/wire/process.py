@@ -75,11 +75,11 @@ class CliProcess:
         except BaseException as error:
             if temporary is not None:
                 temporary.cleanup()
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError | RuntimeError):  # the latter when there can be no thread to wait for it
                 raise
-            message = f"{argv[0]} cannot be started: {error.strerror or error}"
+            message = f"{argv[0]} cannot be started: {getattr(error, 'strerror', None) or error}"
             # Anything else, such as too many open files, says nothing about the program.
-            missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
+            missing = getattr(error, "errno", None) in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
             raise (NotInstalledError if missing else SpawnFailedError)(message) from error
         return process
 
@@ -196,8 +196,8 @@ class CliProcess:
         self._signal_group(signal.SIGKILL)
         self._close_pipes()
         await self._exits_within(_STEP_S)
-        # Without a file descriptor to look with, the next sweep finds what nobody wants any more.
-        with suppress(OSError):
+        # Without a descriptor or a thread to look with, the next sweep finds what nobody wants any more.
+        with suppress(OSError, RuntimeError):
             await asyncio.to_thread(ownership.kill_marked, self._mark, besides=self.pid)
         ownership.forget(self._mark)
         # Only now: it polls a child that still runs, and would take its exit code from under asyncio's watcher.
@@ -217,14 +217,9 @@ class CliProcess:
     def _signal_group(self, number: signal.Signals) -> None:
         if self.returncode is not None and _exists(self.pid):
             return  # ours is gone to the last, for its number could not be given to another else
-        try:
+        # macOS says that it is not permitted where only zombies are left.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            pass
-        except PermissionError:
-            # macOS answers so for a group of which only zombies are left.
-            if self.returncode is None:
-                raise
 
     async def _exits_within(self, limit_s: float) -> None:
         """Waits for its end, or for the time to be over."""
