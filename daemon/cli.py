@@ -21,7 +21,7 @@ from daemon.unix_socket import lock_path
 _EXITS = """\b
 Exit codes: 0 yes; 1 the answer is no, or the chat failed; 2 wrong usage;
 69 no daemon; 75 try again later; 78 the configuration is wrong; 130 Ctrl-C."""
-_ANSWERS_WITHIN_S = 60.0
+_ANSWERS_WITHIN_S = 30.0
 _LOGINS = {True: "yes", False: "no", None: "-"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
