@@ -11,10 +11,10 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from runners.capabilities import Capabilities, gaps, refuse_what_would_be_lost
 from runners.errors import ConfigError, DeadlineExceededError, InvalidRequestError, RunnerError, UnsupportedError
@@ -34,6 +34,8 @@ from runners.wire.deadlines import within
 from runners.wire.environment import child_environment, find_binary
 
 PROBE_S = 10.0
+
+T = TypeVar("T")
 
 SessionState = Literal["starting", "idle", "busy", "parked", "dead"]
 
@@ -224,14 +226,10 @@ class LlmProvider(ABC):
         return await fold(self.complete_stream(request))
 
     async def _answer(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
-        await self.discover()
+        await self._started_within(request, self.discover())
         for warning in self.preflight(request):
             yield warning
-        spawn_s = request.timeouts.spawn_s
-        doing = f"starting {self.name}"
-        # A process that many share starts by the settings, and goes on when who asks for it in less time gives up.
-        opening = within(self.open(), spawn_s, deadline="spawn_s", doing=doing) if spawn_s else self.open()
-        session = await opening
+        session = await self._started_within(request, self.open())
         session.timeouts = self.timeouts(request)
         try:
             await session.prepare(self.session_options(request))
@@ -240,6 +238,16 @@ class LlmProvider(ABC):
                     yield chunk
         finally:
             await session.aclose()
+
+    async def _started_within(self, request: ChatRequest, starting: Coroutine[Any, Any, T]) -> T:
+        """`starting`, in the time that a request gives of its own.
+
+        Without that it has the settings' time, as what many share always has: that goes on when who asked gives up.
+        """
+        spawn_s = request.timeouts.spawn_s
+        if spawn_s is None:
+            return await starting
+        return await within(starting, spawn_s, deadline="spawn_s", doing=f"starting {self.name}")
 
     def preflight(self, request: ChatRequest) -> list[Warn]:
         """What the request asks for and this runner will not do, as warnings.

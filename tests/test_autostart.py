@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from daemon.client import Client
+from daemon.errors import DaemonError
 from tests.programs import HELD, RECORDING, entry, record
 from tests.world import END_S, Daemon, Wire, World, until
 
@@ -311,3 +313,37 @@ def test_a_serve_that_is_marked_as_a_cli_of_another_daemon_starts_anew_without_t
         assert daemon_of(place).pid == daemon.process.pid
     assert not {"RUNNERD_OWNER", "SECRET"} & set(environment)
     assert environment["RUNNERD_CONFIG"] == place.env["RUNNERD_CONFIG"]
+
+
+async def test_a_daemon_that_is_started_on_purpose_takes_the_place_of_an_autostarted_one(place: World) -> None:
+    assert is_answered(place.runnerd(*CHAT))
+    first = daemon_of(place)
+    with place.daemon() as daemon:
+
+        async def alone() -> bool:
+            return [process.pid for process in place.processes()] == [daemon.process.pid]
+
+        assert first.pid != daemon.process.pid
+        await until(alone)
+        assert daemon_of(place).pid == daemon.process.pid
+        assert is_answered(place.runnerd(*CHAT))
+        second = place.runnerd("serve")
+        assert (second.returncode, f"pid {daemon.process.pid}" in second.stderr.decode()) == (1, True)
+
+
+def test_chats_and_a_daemon_that_is_started_in_the_same_moment_do_not_hinder_each_other(place: World) -> None:
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as threads:
+            chats = [threads.submit(place.runnerd, *CHAT) for _ in range(2)]
+            with place.daemon() as daemon:
+                assert all(is_answered(chat.result()) for chat in chats)
+                assert is_answered(place.runnerd(*CHAT))
+                assert daemon_of(place).pid == daemon.process.pid
+
+
+def test_a_daemon_that_was_stopped_is_waited_for_for_a_time_only(place: World) -> None:
+    with place.daemon() as daemon:
+        daemon.signal(signal.SIGSTOP)
+        with Client(place.socket) as client, pytest.raises(DaemonError, match="has not answered for 0 s"):
+            client.call_within(0.2, "version")
+        daemon.signal(signal.SIGCONT)

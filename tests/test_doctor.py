@@ -4,13 +4,15 @@ import json
 import signal
 import stat
 import subprocess
+import sys
+import time
 from typing import Any
 
 import pytest
 
 from tests.installed import Installed
 from tests.subjects.ollama import FakeOllama, server
-from tests.world import World
+from tests.world import END_S, World
 
 KINDS = ["claude", "copilot", "ollama", "echo"]
 NOBODY = "import sys\n\nsys.exit('Segmentation fault')\n"
@@ -276,3 +278,23 @@ def test_a_state_directory_of_somebody_else_s_is_refused_in_one_line(world: Worl
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"runnerd: ")
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_who_ends_it_before_it_has_looked_at_everything_is_left_with_nothing(
+    world: World, installed: Installed, number: signal.Signals
+) -> None:
+    installed.program("claude", f"import pathlib\npathlib.Path({str(world.root / 'asked')!r}).touch()\n" + DEAF)
+    installed.ollama(child=True)
+    command = [sys.executable, "-m", "runnerd", "doctor"]
+    with subprocess.Popen(command, env=world.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        ends_s = time.monotonic() + END_S
+        while not (world.root / "asked").exists() or len(world.processes()) < 3:  # it, claude, ollama
+            assert time.monotonic() < ends_s
+            time.sleep(0.01)
+        process.send_signal(number)
+        output, said = process.communicate(timeout=END_S)
+    assert (process.returncode, output) == (1, b"")
+    assert said == b"runnerd: ended by a signal before everything was looked at\n"
+    assert world.processes() == []
+    assert [path.name for path in (world.state / "runnerd" / "leases").iterdir()] == ["lock"]

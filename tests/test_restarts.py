@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.errors import ProcessExitedError
+from runners.errors import DeadlineExceededError, ProcessExitedError
 from runners.providers.ollama.provider import OllamaProvider
 from runners.settings import OllamaSettings
 from runners.testing import request
@@ -66,3 +66,14 @@ async def test_an_ollama_serve_that_dies_at_once_is_not_started_in_a_row(world: 
     starts = [float(line) for line in Path(f"{binary}.starts").read_text().split()]
     gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert [gap >= wait for gap, wait in zip(gaps, (0.5, 1, 2), strict=True)] == [True] * 3
+
+
+@pytest.mark.usefixtures("no_leaks")
+async def test_a_request_may_give_less_time_to_a_start_that_goes_on_for_others(world: World) -> None:
+    binary = world.program("ollama", "import time\ntime.sleep(3600)\n")
+    settings = OllamaSettings(binary=str(binary), host="127.0.0.1:1", env={"HOME": str(world.home)})
+    provider = OllamaProvider("ollama", settings, state_dir=world.state / "ollama")
+    with pytest.raises(DeadlineExceededError) as caught:
+        await provider.complete(request("Hi", timeouts={"spawn_s": 0.5}))
+    assert (caught.value.deadline, caught.value.limit_s) == ("spawn_s", 0.5)
+    await provider.aclose()
