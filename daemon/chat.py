@@ -81,8 +81,9 @@ class Chat:
 
     async def _asked(self, route: Route, *, is_last: bool) -> AsyncGenerator[ChatChunk, None]:
         retry = route.runner.settings.retry
-        gate = self._supervisor.gate(route.runner)
         for attempt in range(1, retry.attempts + 1):
+            # Each time: while this one waits, its runner may have been replaced, and have no chat any more.
+            gate = self._supervisor.gate(route.runner)
             was_admitted = False
             try:
                 async with gate.place(self._client, limit_s=self._left_s) as place:

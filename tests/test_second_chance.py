@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon import gate
-from runners.errors import DeadlineExceededError, ProcessExitedError, ProtocolError, RateLimitedError
+from runners.errors import DeadlineExceededError, OverloadedError, ProcessExitedError, ProtocolError, RateLimitedError
 from runners.settings import BreakerSettings
 from runners.stream import Done, Start, Text, Warn
 from tests.routing import Routed, Scripted, asked, breaks_after, settings, told
@@ -124,4 +124,14 @@ async def test_who_asks_about_a_runner_that_was_replaced_makes_no_record_of_it(h
     routed.service.replace(other)
     assert routed.supervisor.known(runner) is None
     assert await routed.supervisor.health(runner) == (None, None)
+    assert runner not in routed.supervisor.in_use()
+
+
+async def test_a_chat_whose_runner_is_replaced_between_two_tries_ends_as_it_began(house: House) -> None:
+    runner = one(OverloadedError("x", retry_after_s=0.1), "fine", settings=settings())
+    routed = house(a=runner)
+    async with await routed.service.chat(asked(model="a")) as stream:
+        assert (await anext(stream)).type == "retrying"
+        routed.service.replace(house(a=one(settings=settings())).registry)
+        assert told([chunk async for chunk in stream]) == ["fine"]
     assert runner not in routed.supervisor.in_use()
