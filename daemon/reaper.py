@@ -171,11 +171,10 @@ class Reaper:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         # By their parentage too: nobody of ours is wanted any more, and a process may hide its environment.
-        descendants = await asyncio.to_thread(ownership.descendants)
-        ownership.kill(descendants)
-        marked = await asyncio.to_thread(ownership.kill_marked, ownership.owner)
-        if descendants or marked:
-            _log.warning("reaper.killed", processes=max(len(descendants), marked))
+        left = await asyncio.to_thread(ownership.kill_descendants)
+        left += await asyncio.to_thread(ownership.kill_marked, ownership.owner)
+        if left:
+            _log.warning("reaper.killed", processes=left)
         ownership.reap(await asyncio.to_thread(ownership.zombies))
 
     async def _sweeping(self) -> None:

@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -76,20 +76,26 @@ def kill(processes: list[psutil.Process]) -> None:
 
 def kill_marked(name: str, *, besides: int | None = None) -> int:
     """Kills what carries the mark until nothing does, for at most 2 s; returns how many. Blocks: for a thread."""
+    return _kill_until_none(lambda: [process for process in marked(name) if process.pid != besides])
+
+
+def kill_descendants() -> int:
+    """The same for our children and theirs, and where we are a subreaper for what was orphaned among them."""
+    return _kill_until_none(
+        lambda: [child for child in psutil.Process().children(recursive=True) if not _is_zombie(child)]
+    )
+
+
+def _kill_until_none(look: Callable[[], list[psutil.Process]]) -> int:
     ends = time.monotonic() + _KILLED_WITHIN_S
     killed: set[psutil.Process] = set()
-    while found := [process for process in marked(name) if process.pid != besides]:
+    while found := look():
         kill(found)
         killed.update(found)
         if time.monotonic() > ends:
             break
         time.sleep(_LOOKS_EVERY_S)  # what is killed takes a moment to go, and may have started others before
     return len(killed)
-
-
-def descendants() -> list[psutil.Process]:
-    """Our living children and theirs, and where we are a subreaper what was orphaned among them. Slow."""
-    return [child for child in psutil.Process().children(recursive=True) if not _is_zombie(child)]
 
 
 def zombies() -> list[int]:
