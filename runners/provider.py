@@ -137,7 +137,7 @@ class LlmProvider(ABC):
     `name` is the entry's, `settings` its content, `state_dir` a private directory of this runner that outlives
     the daemon; `run_dir` one for what need not outlive this process, the same when none is given. A provider made by
     `with_model` shares the processes of the one it came from. Every process of a runner is started by
-    `runners.wire.process`: what is started otherwise is neither found nor waited for, and a daemon may take its exit code.
+    `runners.wire.process`: any other is neither found nor waited for, and a daemon may take its exit code.
     """
 
     kind: ClassVar[str]
