@@ -10,13 +10,21 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from daemon import __version__
+from daemon import __version__, file_lock
 from daemon.client import Client
-from daemon.errors import CallError, ConnectionLostError, DaemonError, NoDaemonError, NotStartedError, WrongConfigError
+from daemon.errors import (
+    EXIT_CONFIG,
+    CallError,
+    ConnectionLostError,
+    DaemonError,
+    NoDaemonError,
+    NotStartedError,
+    WrongConfigError,
+)
 from daemon.paths import VARIABLES, log_path, private_directory
 from daemon.unix_socket import lock_path
 
@@ -69,17 +77,11 @@ class _Daemon:
             self.client.close()
 
 
-def connect(path: Path, *, start: bool, warn: Warn) -> Client:
-    """A connection to the daemon at `path`. `start` allows to start one, and to replace an old one of our own.
+def answered(path: Path, ask: Callable[[Client], Iterator[T]], *, start: bool, warn: Warn) -> Iterator[T]:
+    """What `ask` gets from the daemon at `path`. `start` allows to start one, and to replace an old one of our own.
 
     `warn` is told when the daemon has another version and stays. Raises NoDaemonError without `start`, and
     NotStartedError when a new one does not come up. Every wait has a limit.
-    """
-    return _connected(path, start=start, warn=warn).client
-
-
-def answered(path: Path, ask: Callable[[Client], Iterator[T]], *, start: bool, warn: Warn) -> Iterator[T]:
-    """What `ask` gets from the daemon. See `connect`.
 
     A daemon that ended just then has not taken the request: with `start` it is asked of a new one, once. One that
     was killed may have begun with it, so that is an error.
@@ -186,37 +188,22 @@ def _remaining(path: Path, ending_pid: int | None, refusal: CallError | Connecti
 def _is_held(lock: Path) -> bool:
     try:
         with lock.open() as looked_at:
-            return not _is_taken(looked_at.fileno(), fcntl.LOCK_SH)
+            return not file_lock.is_taken(looked_at.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
-
-
-def _is_taken(descriptor: int, operation: int) -> bool:
-    """Whether we have the lock now."""
-    try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager
 def _nobody_else_starts_one(path: Path) -> Iterator[None]:
     lock = private_directory(path.parent) / "autostart.lock"
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise DaemonError(f"{lock} cannot be used: {error.strerror}; remove it") from error
-    try:
-        until_s = time.monotonic() + END_S + START_S
-        # Looked at again and again, for flock has no limit of its own.
-        while not _is_taken(descriptor, fcntl.LOCK_EX):
-            if time.monotonic() > until_s:
-                raise DaemonError(f"another command starts a daemon, and has not for {END_S + START_S:.0f} s")
-            time.sleep(_LOOK_S)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock.held(lock, within_s=END_S + START_S))
+        except TimeoutError as error:
+            raise DaemonError(f"another command starts a daemon, and has not for {END_S + START_S:.0f} s") from error
+        except OSError as error:
+            raise DaemonError(f"{lock} cannot be used: {error.strerror}; remove it") from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _start(path: Path) -> None:
@@ -243,7 +230,7 @@ def _start(path: Path) -> None:
     finally:
         os.close(ready)
         os.close(said)
-    if code == os.EX_CONFIG:
+    if code == EXIT_CONFIG:
         raise WrongConfigError(last_words)
     end = f"ended with code {code}" if is_in_time else f"was not ready in {START_S:.0f} s"
     raise NotStartedError(f"the daemon that was started {end}; its log is {log}\n{last_words}".rstrip())

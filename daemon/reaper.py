@@ -12,13 +12,13 @@ import re
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import structlog
 
+from daemon import file_lock
 from daemon.errors import UnsafeDirectoryError
 from daemon.paths import private_directory
 from runners.wire import ownership
@@ -26,7 +26,6 @@ from runners.wire import ownership
 _SWEEPS_EVERY_S = 60.0
 _REAPS_EVERY_S = 1.0
 _LOCKED_AT_MOST_S = 5.0
-_LOOKS_EVERY_S = 0.05
 _LOCK = "lock"
 _OWNER = re.compile(r"\d+-[0-9a-f]{8}")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -107,23 +106,9 @@ def _sweep(directory: Path) -> None:
         os.close(lock)
 
 
-@contextmanager
-def _locked(leases: Path) -> Iterator[None]:
+def _locked(leases: Path) -> AbstractContextManager[None]:
     """A lease that is being made is not locked yet, and must not be taken for a dead one's."""
-    lock = os.open(leases / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        until_s = time.monotonic() + _LOCKED_AT_MOST_S
-        while True:  # flock has no limit of its own, and who has the lock may have been stopped
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until_s:
-                    raise TimeoutError(f"{leases / _LOCK} is held by another process") from None
-                time.sleep(_LOOKS_EVERY_S)
-        yield
-    finally:
-        os.close(lock)
+    return file_lock.held(leases / _LOCK, within_s=_LOCKED_AT_MOST_S)
 
 
 @contextmanager
