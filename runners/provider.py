@@ -318,9 +318,9 @@ class LlmProvider(ABC):
             raise ConfigError(f"{path} cannot be made: {error.strerror}", runner=self.name) from error
         return path
 
-    def temporary(self) -> "tempfile.TemporaryDirectory[str]":
-        """A new private directory for one process; who starts that removes it."""
-        above = self.run_directory("tmp")
+    def temporary(self, inside: str = "tmp") -> "tempfile.TemporaryDirectory[str]":
+        """A new private directory for one process, or for what else that ends; who asks for it removes it."""
+        above = self.run_directory(inside)
         try:
             return tempfile.TemporaryDirectory(dir=above, ignore_cleanup_errors=True)
         except OSError as error:

@@ -7,7 +7,6 @@ failed turn would stay in its history. Measured on 1.0.102, where a turn costs 4
 
 import asyncio
 import json
-import shutil
 import tempfile
 import uuid
 from pathlib import Path
@@ -52,15 +51,13 @@ _CONVERSATION_CAP = 16 * 1024 * 1024
 class CliTurn:
     """One turn as the CLI has it: a session of its own, seeded with the conversation, and the events it tells."""
 
-    def __init__(self, server: CopilotServer, directory: Path) -> None:
+    def __init__(self, server: CopilotServer, temporary: "tempfile.TemporaryDirectory[str]") -> None:
         self.id = str(uuid.uuid4())
         self.inbox = Inbox()
         self._server = server
         # Its configuration directory too, so that no MCP server and no hook of the user's is started.
-        try:
-            self._directory = Path(tempfile.mkdtemp(dir=directory))
-        except OSError as error:
-            raise ConfigError(f"{directory} cannot be written: {error.strerror}") from error
+        self._temporary = temporary
+        self._directory = Path(temporary.name)
         self._beginning: asyncio.Task[bool] | None = None
         self._is_resumed = self._is_over = False
         self._prompt: str | None = None
@@ -136,7 +133,7 @@ class CliTurn:
 
     def remove(self) -> None:
         """Removes its directory."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._temporary.cleanup()
 
 
 class CopilotSession(TranscriptSession):
@@ -166,7 +163,7 @@ class CopilotSession(TranscriptSession):
         return CopilotTranslator(self.provider.name, self.model)
 
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
-        self._turn_now = CliTurn(self.server, self.provider.run_directory("turns"))
+        self._turn_now = CliTurn(self.server, self.provider.temporary("turns"))
         settings = self._settings | {"systemMessage": {"mode": "replace", "content": self._options.system}}
         if self._options.reasoning_effort is not None:
             settings["reasoningEffort"] = self._options.reasoning_effort
