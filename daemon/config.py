@@ -124,10 +124,8 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{self._path}:{line}: not YAML: {error.problem}") from error
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # of what looks like a date and is none, and of what nests too deep
+        except (ValueError, RecursionError) as error:
+            # Of what looks like a date and is none, and of what nests too deep.
             raise ConfigError(f"{self._path}: not YAML that can be read: {error}") from error
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1

@@ -46,8 +46,8 @@ class BreakerSettings(_Strict):
 class RetrySettings(_Strict):
     """How often a chat is tried that failed before its answer began, and how long to wait in between.
 
-    The wait is random, up to `base_s`, and up to twice as much each time; `cap_s` is the longest. A vendor's own word
-    on when to come back counts more.
+    The wait is random, up to `base_s`, and up to twice as much each time; `cap_s` is the longest. It comes on top of
+    a vendor's own word on when to come back.
     """
 
     attempts: int = Field(default=3, ge=1, le=100, description="tries in all; 1 tries nothing again")

@@ -121,6 +121,18 @@ HELD_FAMILY = FAMILY.replace("sys.stdin.read()", "") + HELD
 """HELD, with such a family."""
 
 
+UNTIL = """
+import asyncio
+
+async def until(look):
+    async with asyncio.timeout(20):
+        while not (seen := look()):
+            await asyncio.sleep(0.01)
+    return seen
+"""
+"""Begins a test that is a program of its own: waits until what it looks at is so."""
+
+
 def entry(world: World, name: str, source: str, settings: str = "") -> str:
     """An entry of runners.yaml, indented, whose CLI is such a program."""
     return f"  {name}: {{kind: echo, binary: {world.program(name, source)}{settings and ', '}{settings}}}\n"

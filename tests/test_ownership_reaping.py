@@ -1,9 +1,11 @@
 """Whose exit codes a subreaper takes. Each test is a program of its own: the tests' own process is no subreaper."""
 
-from tests.programs import FAMILY
+from tests.programs import FAMILY, UNTIL
 from tests.world import World
 
-SUBREAPER = """
+SUBREAPER = (
+    UNTIL
+    + """
 import asyncio, ctypes, os, resource, sys, time
 from pathlib import Path
 
@@ -17,15 +19,10 @@ ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 async def spawn(*argv):
     return await CliProcess.spawn(argv, env=dict(os.environ), cwd=Path.cwd())
 
-async def until(look):
-    async with asyncio.timeout(20):
-        while not (seen := look()):
-            await asyncio.sleep(0.01)
-    return seen
-
 def is_zombie(pid):
     return psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 """
+)
 
 ORPHANS = """
 import os, sys

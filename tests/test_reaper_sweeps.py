@@ -1,9 +1,11 @@
 """The reaper at work in a process of its own: its periodic sweep, its children, its own end."""
 
-from tests.programs import FAMILY
+from tests.programs import FAMILY, UNTIL
 from tests.world import World
 
-REAPER = """
+REAPER = (
+    UNTIL
+    + """
 import asyncio, os, resource, signal, sys
 from pathlib import Path
 
@@ -23,12 +25,6 @@ def start(mark):
     program = "import time; time.sleep(3600)"
     return os.spawnle(os.P_NOWAIT, sys.executable, sys.executable, "-IS", "-c", program, env)
 
-async def until(look):
-    async with asyncio.timeout(20):
-        while not (seen := look()):
-            await asyncio.sleep(0.01)
-    return seen
-
 def take_all_descriptors():
     used = max(map(int, os.listdir("/dev/fd")))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -39,6 +35,7 @@ def take_all_descriptors():
     except OSError:
         return taken
 """
+)
 
 
 def test_the_periodic_sweep_kills_what_nobody_wants_and_what_dead_daemons_left(world: World) -> None:
