@@ -11,7 +11,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -101,7 +101,8 @@ class Session(ABC):
     """One live conversation with a CLI. One task at a time uses it; `interrupt` and `aclose` may come from another.
 
     `timeouts` may be set before `prepare` and before each turn. `process` is the one that serves it, as far as there
-    is one of ours at the moment.
+    is one of ours at the moment. `when_dead` is called when a session that is not in a turn becomes `dead` by itself,
+    because its CLI has gone; `aclose` is still due.
     """
 
     state: SessionState = "starting"
@@ -109,6 +110,7 @@ class Session(ABC):
     timeouts: Timeouts = Timeouts()
     model: str
     process: ProcessRef | None = None
+    when_dead: Callable[[], None] = staticmethod(lambda: None)
 
     @abstractmethod
     async def prepare(self, options: SessionOptions) -> None:
@@ -118,8 +120,9 @@ class Session(ABC):
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
         """Sends what is new since the last turn (the first time the whole history) and streams the answer.
 
-        Cancelling the stream ends the turn. Afterwards `state` is `idle` when the session may take another
-        turn, and `dead` when it may not.
+        Cancelling the stream ends the turn. Afterwards, and as soon as the stream has given `done`, `state` is `idle`
+        when the session may take another turn, and `dead` when it may not. A turn that was cancelled or failed and
+        leaves the session `idle` is no part of its conversation.
         """
 
     @abstractmethod

@@ -5,6 +5,7 @@ Owns the callbacks of asyncio's subprocess transport. What becomes of the child 
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from runners.errors import LineTooLongError
 from runners.wire.framing import Framer
@@ -38,6 +39,7 @@ class Pipes(asyncio.SubprocessProtocol):
         self.stdin_writable.set()
         self.stdin_lost = False
         self.exited = asyncio.Event()
+        self.when_exited: Callable[[], None] = lambda: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.SubprocessTransport)
@@ -97,6 +99,7 @@ class Pipes(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         self.exited.set()
         self._expect_stdout_end()
+        self.when_exited()
 
     def discard(self) -> None:
         """From now on stdout is read and thrown away, so that the CLI can write its last and go."""

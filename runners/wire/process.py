@@ -9,7 +9,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,13 @@ class CliProcess:
     def returncode(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
         return self._transport.get_returncode()
+
+    def when_exited(self, call: Callable[[], None]) -> None:
+        """Has `call` called once it has exited: at once when it has by now."""
+        if self._pipes.exited.is_set():
+            call()
+        else:
+            self._pipes.when_exited = call
 
     @property
     def stderr_tail(self) -> str:
