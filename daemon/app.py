@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import structlog
 
 from daemon import __version__
 from daemon.config import Config, find_config, load_config
 from daemon.frontends.rpc import RpcFrontend
+from daemon.memory import Memory
 from daemon.notify import Notifier
 from daemon.paths import private_directory, socket_path, state_directory
 from daemon.reaper import Reaper, leased, sweep
@@ -80,7 +82,7 @@ class _Daemon:
         self._reloading = asyncio.Lock()
         self._hang_ups: set[asyncio.Task[None]] = set()
         self._registry = Registry(config, state_dir, run_dir)
-        self._supervisor = Supervisor(self._registry)
+        self._supervisor = Supervisor(self._registry, memory=Memory(_limit_bytes(config)))
         is_autostarted = launch.idle_exit_s is not None
         self._service = Service(self._registry, self._supervisor, is_autostarted=is_autostarted)
         self._rpc = RpcFrontend(
@@ -187,6 +189,7 @@ class _Daemon:
                 self._notifier.ready(f"serves {self._instance.path}")
             is_moved = self._launch.socket is None and config.daemon.socket != self._config.daemon.socket
             before, self._config, self._registry = self._registry.runners, config, registry
+            self._supervisor.memory.limit_bytes = _limit_bytes(config)
             self._service.replace(registry)
             self._rpc.line_cap_bytes = config.daemon.parse_cap_bytes
             told = {
@@ -208,6 +211,11 @@ class _Daemon:
         for task in waits:
             task.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _limit_bytes(config: Config) -> int:
+    """For all CLIs together: a quarter of the machine's memory when nothing is said."""
+    return config.daemon.max_cli_memory or int(psutil.virtual_memory().total) // 4
 
 
 class _Terminal:

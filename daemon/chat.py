@@ -18,7 +18,7 @@ from daemon.registry import Route
 from daemon.supervisor import Supervisor
 from runners.errors import RunnerError
 from runners.messages import ChatRequest
-from runners.stream import ChatChunk, ChatStream, Done, Failed, Retrying, Start, Warn
+from runners.stream import ChatChunk, Done, Failed, Retrying, Start, Warn
 from runners.wire.deadlines import within
 
 _NOBODY_MENDS = ("invalid_request", "model_not_found", "cancelled")
@@ -126,7 +126,7 @@ class Chat:
         rest = request.timeouts.model_copy(update={"turn_s": turn_s})
         request = request.model_copy(update={"timeouts": rest})
         try:
-            async with runner.complete_stream(request) as stream:
+            async with aclosing(self._supervisor.pool(runner).answer(request)) as stream:
                 while (chunk := await self._next(stream)) is not None:
                     if isinstance(chunk, Start):
                         self._has_begun = True
@@ -141,7 +141,7 @@ class Chat:
             self._supervisor.failed(runner, admission, error)
             raise
 
-    async def _next(self, stream: ChatStream) -> ChatChunk | None:
+    async def _next(self, stream: AsyncGenerator[ChatChunk, None]) -> ChatChunk | None:
         """The next chunk, None behind the last. Until the answer begins, the request's time ends whatever is done."""
         try:
             if self._has_begun:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError
 
 from daemon.paths import built_in_config, named_config, user_config
 from runners.errors import ConfigError
@@ -25,13 +25,14 @@ ALLOY = "alloy"
 class DaemonSettings(BaseModel):
     """The part `daemon:`. `socket` is where it listens, and clients must be told.
 
-    `drain_s` is how long a shutdown waits for chats.
+    `drain_s` is how long a shutdown waits for chats. `max_cli_memory` is for all CLIs together, in bytes or as `2GB`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     socket: Path | None = None
     drain_s: float = Field(default=30, ge=0)
+    max_cli_memory: ByteSize | None = Field(default=None, gt=0, description="a quarter of the machine's when left out")
     parse_cap_bytes: int = Field(default=LINE_CAP_BYTES, ge=1024, description="the longest line of a client")
 
 

@@ -81,6 +81,14 @@ class Registry:
         return [route for route in routes if route.runner is not first.runner]
 
     @property
+    def defaults(self) -> list[Route]:
+        """Who may answer a request that names no model, where that is configured: more than one is an alloy."""
+        if self.default is None:
+            return []
+        is_alloy = bool(self._alloy) and self._aliases.get(self.default, self.default) == ALLOY
+        return self.alloy if is_alloy else [self.resolve(self.default)]
+
+    @property
     def alloy(self) -> list[Route]:
         """Those that answer by turns."""
         return [self.resolve(reference) for reference in self._alloy]

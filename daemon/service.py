@@ -11,11 +11,13 @@ import psutil
 from daemon import __version__
 from daemon.chat import Chat
 from daemon.config import ALLOY
+from daemon.memory import size_bytes
 from daemon.registry import Registry, Route
 from daemon.supervisor import Supervisor
+from daemon.worker import Worker
 from runners.errors import ModelNotFoundError, RequestCancelledError, RunnerError
 from runners.messages import ChatRequest, ModelInfo
-from runners.provider import Health, LlmProvider, Session
+from runners.provider import Health, LlmProvider
 from runners.stream import ChatStream, fold
 
 
@@ -49,10 +51,8 @@ class Service:
 
     async def _resolved(self, reference: str | None) -> Route:
         if reference is None and self._registry.default is None:
-            for runner in self._registry.eligible:
-                health = await self._supervisor.first_look(runner)
-                if health is None or health.ok:
-                    return Route(runner, "")
+            if (able := await self._supervisor.first_able()) is not None:
+                return able
             # What nobody could do, a user may have mended since.
             await self._supervisor.look_again()
             for runner in self._registry.eligible:
@@ -117,25 +117,31 @@ class Service:
         ]
         return {"runners": rows}
 
-    def status(self) -> dict[str, Any]:
-        """The daemon and its processes, now. The memory at the top is of them all, tasks and descriptors its own."""
-        runners = self._supervisor.in_use()
+    async def status(self) -> dict[str, Any]:
+        """The daemon and its processes, now. The memory at the top is of them all, tasks and descriptors its own.
+
+        `served` counts the chats by how they were served, with the mean seconds until each had its session.
+        """
+        processes = [process for runner in self._supervisor.in_use() for process in runner.processes()]
+        pids = [os.getpid(), *(process.pid for process in processes)]
+        sizes = await asyncio.to_thread(lambda: {pid: size_bytes(pid) for pid in pids})
         rows = [
             {
                 "name": name,
                 "state": self._state(runner),
                 "running": self._supervisor.gate(runner).limiter.running,
                 "queued": self._supervisor.gate(runner).limiter.queued,
-                "workers": [_worker(s) for other in runners if other.name == name for s in other.sessions],
+                "served": self._supervisor.pool(runner).tallies(),
+                "workers": [_worker(worker, sizes) for pool in self._supervisor.pools(name) for worker in pool.workers],
             }
             for name, runner in self._registry.runners.items()
         ]
-        pids = {process.pid for runner in runners for process in runner.processes()}
         return {
             **self.version(),
             "uptime_s": time.monotonic() - self._began_s,
             "runners": rows,
-            "memory_bytes": sum(_memory_bytes(pid) or 0 for pid in (os.getpid(), *pids)),
+            "memory_bytes": sum(sizes.values()),
+            "max_cli_memory_bytes": self._supervisor.memory.limit_bytes,
             "tasks": len(asyncio.all_tasks()),
             "descriptors": psutil.Process().num_fds(),
         }
@@ -167,23 +173,17 @@ def _alloy(members: list[Route]) -> dict[str, Any]:
     return {"id": ALLOY, "runner": None, **asdict(limits)}
 
 
-def _worker(session: Session) -> dict[str, Any]:
-    process = session.process
+def _worker(worker: Worker, sizes: dict[int, int]) -> dict[str, Any]:
+    session = worker.session
+    process = session and session.process
     return {
-        "state": session.state,
-        "model": session.model,
+        "state": worker.state,
+        "model": worker.model,
         "pid": process and process.pid,
         "age_s": process and time.monotonic() - process.start_time,
-        "turns": session.turns,
-        "memory_bytes": process and _memory_bytes(process.pid),
+        "turns": session.turns if session else 0,
+        "memory_bytes": process and sizes.get(process.pid),
     }
-
-
-def _memory_bytes(pid: int) -> int | None:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.NoSuchProcess:
-        return None
 
 
 def _health_row(runner: LlmProvider, health: Health | None, age_s: float | None) -> dict[str, Any]:

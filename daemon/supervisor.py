@@ -1,7 +1,8 @@
-"""What is known of each runner: its health, from probes and from real chats, and the gate that its chats go through.
+"""What there is of each runner: its health, from probes and from real chats, the gate that its chats go through, and
+the pool of its sessions.
 
-Owns the probe tasks and the closing of runners that a reload has replaced. A probe runs at start, when a chat has shown
-something bad, and when somebody asks; there is no timer.
+Owns the probe tasks, the warming of who is asked by default, and the closing of runners that a reload has replaced. A
+probe runs at start, when a chat has shown something bad, and when somebody asks; there is no timer.
 """
 
 import asyncio
@@ -15,7 +16,9 @@ from daemon import states
 from daemon.breaker import Admission
 from daemon.gate import Gate
 from daemon.limiter import Limiter
-from daemon.registry import Registry
+from daemon.memory import Memory
+from daemon.pool import Pool
+from daemon.registry import Registry, Route
 from runners.errors import RunnerError
 from runners.provider import Health, LlmProvider
 
@@ -29,6 +32,7 @@ _log = structlog.get_logger()
 @dataclass(slots=True)
 class _Supervised:
     gate: Gate
+    pool: Pool
     evidence: states.Evidence | None = None
     probe: "asyncio.Task[None] | None" = None
 
@@ -38,34 +42,72 @@ class _Supervised:
 
 
 class Supervisor:
-    """Keeps the evidence and the gates. `clock` is monotonic seconds."""
+    """Keeps the evidence, the gates and the pools. `clock` is monotonic seconds."""
 
-    def __init__(self, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, registry: Registry, clock: Callable[[], float] = time.monotonic, memory: Memory | None = None
+    ) -> None:
         self._registry = registry
         self._clock = clock
+        self.memory = memory or Memory()
         self._records: dict[LlmProvider, _Supervised] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._warming: asyncio.Task[None] | None = None
         self._record_all()
 
     def start(self) -> None:
-        """Begins the first probe of every runner that has had none."""
+        """Begins the first probe of every runner that has had none, and warms who answers by default."""
+        self.memory.start()
+        self._begin()
+
+    def _begin(self) -> None:
         for runner in self._registry.runners.values():
             if self._records[runner].evidence is None:
                 self._probe(self._records[runner])
+        if self._warming is not None:
+            self._warming.cancel()
+        self._warming = asyncio.create_task(self._warm(), name="warm-up")
+
+    async def _warm(self) -> None:
+        routes = self._registry.defaults
+        if self._registry.default is None:
+            routes = [route for route in [await self.first_able()] if route is not None]
+        elif routes:
+            await asyncio.gather(*(self.first_look(route.runner) for route in routes))
+        for runner in self._registry.runners.values():
+            models = [route.model for route in routes if route.runner is runner]
+            health = self.known(runner)
+            self._records[runner].pool.keep_warm(models if health is not None and health.ok else [])
+
+    async def first_able(self) -> Route | None:
+        """The first runner that can answer, or may, of those that may without being named; None when none can."""
+        for runner in self._registry.eligible:
+            health = await self.first_look(runner)
+            if health is None or health.ok:
+                return Route(runner, "")
+        return None
 
     def replace(self, registry: Registry) -> None:
         """From now on the runners are these. One that is not among them ends with the last of its chats."""
         self._registry = registry
         self._record_all()
         for supervised in list(self._records.values()):
+            if not self._is_current(supervised.runner):
+                supervised.pool.drain()
             self._close_if_done(supervised)
-        self.start()
+        self._begin()
 
     def gate(self, runner: LlmProvider) -> Gate:
         """What a runner's chats go through. For a chat that comes too late a runner that was replaced is used again."""
-        if runner not in self._records:
-            self._record(runner)
-        return self._records[runner].gate
+        return self._recorded(runner).gate
+
+    def pool(self, runner: LlmProvider) -> Pool:
+        """Who has the sessions of a runner that somebody is at the gate of."""
+        return self._recorded(runner).pool
+
+    def pools(self, name: str) -> list[Pool]:
+        """That of the runner of this name, and those of the ones that it has replaced, while their last chats run."""
+        return [supervised.pool for supervised in self._records.values() if supervised.runner.name == name]
 
     async def health(self, runner: LlmProvider) -> tuple[Health | None, float | None]:
         """What is known and its age in seconds; (None, None) when a first probe takes too long.
@@ -135,29 +177,35 @@ class Supervisor:
             self._probe(supervised)
 
     async def aclose(self) -> None:
-        """Ends every probe and every runner."""
+        """Ends every probe, every session and every runner."""
         tasks = [supervised.probe for supervised in self._records.values() if supervised.probe is not None]
+        tasks += [self._warming] if self._warming is not None else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*self._closing, *(self._closed(runner) for runner in self.in_use()))
+        await asyncio.gather(*self._closing, *map(self._closed, list(self._records.values())))
+        await self.memory.aclose()
 
-    async def _closed(self, runner: LlmProvider) -> None:
+    async def _closed(self, supervised: _Supervised) -> None:
         """Ends a runner. One that cannot be ended keeps no other from its end: what it leaves is the reaper's."""
         try:
             async with asyncio.timeout(_CLOSE_S):
-                await runner.aclose()
+                await supervised.pool.aclose()
+                await supervised.runner.aclose()
         except Exception:  # noqa: BLE001 a provider's bug, and a third party's may raise anything
-            _log.exception("runner.not_closed", runner=runner.name)
+            _log.exception("runner.not_closed", runner=supervised.runner.name)
 
     def _record_all(self) -> None:
         for runner in self._registry.runners.values():
-            if runner not in self._records:
-                self._record(runner)
+            self._recorded(runner)
 
-    def _record(self, runner: LlmProvider) -> None:
-        made = self._records[runner] = _Supervised(Gate(runner, self._limiter(runner), self._clock))
-        made.gate.when_empty = lambda: self._close_if_done(made)
+    def _recorded(self, runner: LlmProvider) -> _Supervised:
+        if runner not in self._records:
+            gate = Gate(runner, self._limiter(runner), self._clock)
+            pool = Pool(runner, self.memory, keeps=self._is_current(runner))
+            made = self._records[runner] = _Supervised(gate, pool)
+            gate.when_empty = lambda: self._close_if_done(made)
+        return self._records[runner]
 
     def _limiter(self, runner: LlmProvider) -> Limiter:
         """One for all that bear a name: chats that a reload leaves with the one before count against its successor."""
@@ -180,7 +228,7 @@ class Supervisor:
         self._records.pop(runner, None)
         if supervised.probe is not None:
             supervised.probe.cancel()
-        task = asyncio.create_task(self._closed(runner), name=f"retire-{runner.name}")
+        task = asyncio.create_task(self._closed(supervised), name=f"retire-{runner.name}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -24,6 +24,10 @@ from pydantic import (
 
 Role = Literal["system", "user", "assistant", "tool", "summary", "error"]
 ReasoningEffort = Literal["none", "low", "medium", "high", "xhigh"]
+Served = Literal["cold", "warm", "continued", "resumed"]
+"""How a session was found for a request. `cold`: its CLI process was started for it. `warm`: the process ran already,
+and was sent the whole conversation. `continued`: the session holds the conversation, and was sent the new messages
+alone. `resumed`: the CLI has read the conversation from its own record."""
 
 
 class _Incoming(BaseModel):
@@ -275,7 +279,8 @@ class ModelInfo:
 class ChatResponse:
     """A whole answer: the fold of its stream.
 
-    `content` and `reasoning` are the joined chunks. `served` says how the daemon found a session for it.
+    `content` and `reasoning` are the joined chunks. `served` says how a session was found for it, and `session_s` how
+    many seconds that took, None where no daemon did it.
     """
 
     id: str
@@ -287,4 +292,5 @@ class ChatResponse:
     stop_reason: str
     usage: Usage
     warnings: list[str] = field(default_factory=list)
-    served: Literal["cold", "warm", "continued", "resumed"] = "cold"
+    served: Served = "cold"
+    session_s: float | None = None

@@ -11,10 +11,10 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 from runners.capabilities import Capabilities, gaps, refuse_what_would_be_lost
 from runners.errors import ConfigError, DeadlineExceededError, InvalidRequestError, RunnerError, UnsupportedError
@@ -230,10 +230,10 @@ class LlmProvider(ABC):
         return await fold(self.complete_stream(request))
 
     async def _answer(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
-        await self._started_within(request, self.discover())
+        await self.started_within(request, self.discover())
         for warning in self.preflight(request):
             yield warning
-        session = await self._started_within(request, self.open())
+        session = await self.started_within(request, self.open())
         session.timeouts = self.timeouts(request)
         try:
             await session.prepare(self.session_options(request))
@@ -243,8 +243,8 @@ class LlmProvider(ABC):
         finally:
             await session.aclose()
 
-    async def _started_within(self, request: ChatRequest, starting: Coroutine[Any, Any, T]) -> T:
-        """`starting`, in the time that a request gives of its own.
+    async def started_within(self, request: ChatRequest, starting: Awaitable[T]) -> T:
+        """What `starting` returns, in the time that a request gives of its own.
 
         Without that it has the settings' time, as what many share always has: that goes on when who asked gives up.
         """

@@ -61,7 +61,9 @@ class RunnerSettings(_Strict):
     `binary` is a name on PATH or a path. `model` is asked for when a request names none; `models` is the list
     to show. `max_tokens` and `temperature` stand in for what a request leaves out. `env` is added to the CLI's
     environment, `env_pass` names variables of the daemon's own that the CLI may see; `args` follow our own.
-    `retry`, `breaker`, `max_running` (chats at once) and `max_queued` (chats that may wait) are the daemon's business.
+    What stands below `args` here is the daemon's business: `max_running` chats at once, `max_queued` that may wait;
+    `warm` sessions that are ready for each model that was asked for lately; a session is kept for `idle_ttl_s` after
+    its turn, for `parked_ttl_s` when that waits for the results of tools.
     """
 
     kind: str
@@ -71,13 +73,16 @@ class RunnerSettings(_Strict):
     max_tokens: int | None = Field(default=None, gt=0)
     temperature: float | None = Field(default=None, ge=0, le=2)
     timeouts: Timeouts = Timeouts()
+    env: dict[str, str] = Field(default_factory=dict)
+    env_pass: list[str] = Field(default_factory=list)
+    args: list[str] = Field(default_factory=list)
     retry: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
     max_running: int = Field(default=8, ge=1)
     max_queued: int = Field(default=32, ge=0)
-    env: dict[str, str] = Field(default_factory=dict)
-    env_pass: list[str] = Field(default_factory=list)
-    args: list[str] = Field(default_factory=list)
+    warm: int = Field(default=1, ge=0, le=16)
+    idle_ttl_s: float = Field(default=600, ge=0)
+    parked_ttl_s: float = Field(default=600, ge=0)
 
     @property
     def variables(self) -> set[str]:

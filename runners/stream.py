@@ -10,17 +10,22 @@ from types import TracebackType
 from typing import Literal, Self
 
 from runners.errors import ProtocolError, RunnerError
-from runners.messages import ChatResponse, ToolCall, Usage
+from runners.messages import ChatResponse, Served, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The CLI showed the first event of its answer. `model` is the one that really answers."""
+    """The CLI showed the first event of its answer.
+
+    `model` is the one that really answers. For `served` and `session_s` see ChatResponse.
+    """
 
     type: Literal["start"] = field(default="start", init=False)
     message_id: str
     runner: str
     model: str
+    served: Served = "cold"
+    session_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +284,8 @@ class ResponseBuilder:
             stop_reason=self._done.stop_reason,
             usage=self._usage,
             warnings=self._warnings,
+            served=self._start.served,
+            session_s=self._start.session_s,
         )
 
 

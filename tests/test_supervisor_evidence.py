@@ -112,7 +112,7 @@ class House:
         answer = await self.service.health("scripted")
         [row] = answer["runners"]
         assert isinstance(row, dict)
-        [runner], [status] = self.service.runners()["runners"], self.service.status()["runners"]
+        [runner], [status] = self.service.runners()["runners"], (await self.service.status())["runners"]
         assert runner["state"] == status["state"] == row["state"]
         assert answer["ok"] == row["ok"]
         return row

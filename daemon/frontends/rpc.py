@@ -123,11 +123,12 @@ class RpcFrontend:
                 return await self._service.health(wanted.runner, deep=wanted.deep)
             case "models":
                 return await self._service.models()
+            case "status":
+                return await self._service.status()
             case "reload":
                 return await self._reload()
         answers = {
             "runners": self._service.runners,
-            "status": self._service.status,
             "version": self._service.version,
             "shutdown": self._shut_down,
         }

@@ -1,0 +1,331 @@
+"""The live sessions of one runner: which of them serves a request, which are kept, which are ready before anybody asks.
+
+Owns the workers. What is decided is decided by synchronous looks at plain data (`decide`, `surplus`); what it takes to
+carry that out comes afterwards.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from daemon.conversation import NOTHING_SAID, Conversation, parted, told
+from daemon.memory import Memory
+from daemon.worker import Worker
+from runners.messages import ChatMessage, ChatRequest, ChatResponse, Served
+from runners.provider import LlmProvider, Session, SessionOptions
+from runners.stream import ChatChunk, Done, Failed, ResponseBuilder, Start
+
+_REFILL_AFTER_S = 0.25
+"""A CLI's start takes the processor from the answer that is just beginning."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request needs of a session: `history` is its conversation less what is new.
+
+    `results` are the ids of the tool calls whose results it brings.
+    """
+
+    model: str
+    options: SessionOptions
+    history: Conversation = NOTHING_SAID
+    results: frozenset[str] = frozenset()
+
+
+def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
+    """The worker that serves a request: of these the first that there is. None means a new one.
+
+    1. The parked one that waits for one of the request's tool results.
+    2. The idle one whose conversation is the request's history, with the same model, system prompt, tools and effort;
+       of several the one that was used last.
+    3. A blank of the same model, one that is ready before one that still starts.
+    """
+    able = [worker for worker in workers if worker.model == wanted.model]
+    for worker in able:
+        if worker.state == "parked" and worker.awaits & wanted.results:
+            return worker
+    alike = [worker for worker in able if worker.state == "idle" and worker.options == wanted.options]
+    same = [worker for worker in alike if worker.conversation == wanted.history != NOTHING_SAID]
+    blank = [worker for worker in able if worker.is_blank and worker.options in (None, wanted.options)]
+    ready = [worker for worker in blank if worker.state == "idle"]
+    starting = [worker for worker in blank if worker.state == "starting"]
+    return max(same or ready or starting, key=lambda worker: worker.used_s, default=None)
+
+
+def surplus(workers: Iterable[Worker], most: int) -> list[Worker]:
+    """The conversations beyond `most` that are kept, those that rest the longest."""
+    kept = [worker for worker in workers if worker.state == "idle" and not worker.is_blank]
+    return sorted(kept, key=lambda worker: worker.used_s)[: max(len(kept) - most, 0)]
+
+
+@dataclass(slots=True)
+class _Tally:
+    chats: int = 0
+    session_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Warm:
+    """A model that blanks are kept ready for: by whom they are opened, and until when."""
+
+    provider: LlmProvider
+    until_s: float
+    refill: asyncio.TimerHandle | None = None
+
+
+class Pool:
+    """The workers of `runner`. What they need in memory they share with all other pools.
+
+    For each model that was asked for within `idle_ttl_s` there are `warm` blanks, as long as memory lasts.
+    """
+
+    def __init__(self, runner: LlmProvider, memory: Memory, *, keeps: bool = True) -> None:
+        self.name = runner.name
+        self.workers: list[Worker] = []
+        self._served: dict[Served, _Tally] = {}
+        self._runner = runner
+        self._memory = memory
+        self._keeps = keeps
+        self._warm: dict[str, _Warm] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._tidying: asyncio.TimerHandle | None = None
+        memory.holders.append(self)
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.name} {self.workers}>"
+
+    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+        """The chunks of an answer, see LlmProvider.complete_stream; its `start` says how it was served.
+
+        When `done` comes its session is free for the next request. One whose turn was cancelled or failed is kept where
+        its conversation is still what it was before, and else closed.
+        """
+        began_s = time.monotonic()
+        provider = self._runner.with_model(request.model) if request.model else self._runner
+        await provider.started_within(request, provider.discover())
+        for warning in provider.preflight(request):
+            yield warning
+        history, new = parted(request.conversation)
+        results = frozenset(message.tool_call_id for message in new if message.tool_call_id is not None)
+        options = provider.session_options(request)
+        worker = await self._taken(provider, Wanted(provider.default_model, options, told(history), results))
+        done, reply = None, ResponseBuilder()
+        try:
+            session = await provider.started_within(request, asyncio.shield(worker.opening))
+            session.timeouts = provider.timeouts(request)
+            if worker.options is None:
+                await session.prepare(options)
+                worker.options = options
+            messages = request.conversation if worker.is_blank else [*new]
+            session_s = round(time.monotonic() - began_s, 4)
+            async with session.turn(messages, provider.sampling(request)) as chunks:
+                async for chunk in chunks:
+                    if isinstance(chunk, Done):
+                        done = chunk
+                        continue
+                    if isinstance(chunk, Start):
+                        chunk = replace(chunk, served=_served(worker, session, began_s), session_s=session_s)  # noqa: PLW2901
+                        self._count(chunk.served, session_s)
+                    if not isinstance(chunk, Failed):
+                        reply.add(chunk)
+                    yield chunk
+            if done is not None and done.stop_reason != "cancelled":
+                reply.add(done)
+                response = reply.response()
+                worker.conversation = told([*request.conversation, _message(response)])
+                worker.awaits = frozenset(call.id for call in response.tool_calls)
+        finally:
+            self._give_back(worker)
+        if done is not None:
+            yield done
+
+    def tallies(self) -> dict[str, dict[str, float]]:
+        """How many chats were served in each way, and the mean seconds until they had their sessions."""
+        return {
+            served: {"chats": tally.chats, "session_s": round(tally.session_s / tally.chats, 4)}
+            for served, tally in self._served.items()
+        }
+
+    def keep_warm(self, models: Iterable[str]) -> None:
+        """Keeps blanks of these models, and no others, ready also when nobody asks; empty means the default model."""
+        for warm in self._warm.values():
+            warm.until_s = min(warm.until_s, self._wanted_until_s())
+        for provider in [self._runner.with_model(model) if model else self._runner for model in models]:
+            self._warm[provider.default_model] = _Warm(provider, math.inf)
+            self._refill(provider.default_model)
+
+    def drain(self) -> None:
+        """From now on nothing is kept or started ahead. What is in use goes when it is given back."""
+        self._keeps = False
+        for warm in self._warm.values():
+            if warm.refill is not None:
+                warm.refill.cancel()
+        for worker in self.workers:
+            if worker.state in ("starting", "idle", "parked"):
+                self.close(worker)
+
+    async def aclose(self) -> None:
+        """Closes every worker; no chat has one by now."""
+        self.drain()
+        if self._tidying is not None:
+            self._tidying.cancel()
+        await asyncio.gather(*self._closing)
+        self._memory.holders.remove(self)
+
+    def close(self, worker: Worker) -> "asyncio.Task[None]":
+        """Begins to close a worker; who gave it back need not wait."""
+        worker.move("draining")
+        task = asyncio.create_task(self._closed(worker), name=f"close-{self.name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    async def _closed(self, worker: Worker) -> None:
+        try:
+            await worker.aclose()
+        except Exception:  # noqa: BLE001 a provider's bug, and a third party's may raise anything: the reaper is left
+            _log.exception("worker.not_closed", runner=self.name)
+        finally:
+            worker.move("dead")
+            self.workers.remove(worker)
+            self._memory.happened()
+
+    # Taking and giving back
+
+    async def _taken(self, provider: LlmProvider, wanted: Wanted) -> Worker:
+        """The worker for a request, busy from now on. It may still be starting."""
+        if (worker := decide(wanted, self.workers)) is None:
+            await self._room(provider)
+            worker = decide(wanted, self.workers) or self._begin(provider)
+        was_blank = worker.is_blank
+        worker.move("busy")
+        if self._keeps:
+            self._ask_for(provider, was_taken=was_blank)
+        return worker
+
+    async def _room(self, provider: LlmProvider) -> None:
+        """Waits until one more may start: also for those that leave, lest they become more and more."""
+        while len(self._closing) > self._runner.settings.max_running:
+            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+        if not _joins_a_process(provider):
+            await self._memory.room(self.name)
+
+    def _begin(self, provider: LlmProvider) -> Worker:
+        worker = Worker(provider.default_model, _opened(provider))
+        self.workers.append(worker)
+        worker.opening.add_done_callback(lambda _: self._is_open(worker))
+        return worker
+
+    def _is_open(self, worker: Worker) -> None:
+        session = worker.session
+        if session is not None:
+            session.when_dead = lambda: self._has_died(worker)
+            self._memory.happened()
+            if worker.state == "starting":
+                worker.move("idle")
+        elif worker.state == "starting":
+            _log.info("worker.not_started", runner=self.name, model=worker.model, error=str(worker.opening.exception()))
+            self.close(worker)
+
+    def _has_died(self, worker: Worker) -> None:
+        """The CLI of one that waits has gone. Nobody starts another before somebody asks: it may go as soon."""
+        if worker.state in ("idle", "parked"):
+            _log.info("worker.died", runner=self.name, model=worker.model)
+            self.close(worker)
+
+    def _give_back(self, worker: Worker) -> None:
+        session = worker.session
+        if session is None or session.state not in ("idle", "parked") or not self._keeps:
+            self.close(worker)
+            return
+        worker.move(session.state)
+        for other in surplus(self.workers, self._most):
+            self.close(other)
+        self._tidy()
+        self._memory.happened()
+
+    @property
+    def _most(self) -> int:
+        """How many conversations are kept: where they share a process, as many as that takes."""
+        return max(self._runner.settings.max_running, self._runner.capabilities().sessions_per_process)
+
+    def _count(self, served: Served, session_s: float) -> None:
+        tally = self._served.setdefault(served, _Tally())
+        tally.chats += 1
+        tally.session_s += session_s
+
+    # What is ready ahead, and what has rested for long enough
+
+    def _wanted_until_s(self) -> float:
+        """Until when a model is wanted that is asked for now."""
+        return time.monotonic() + self._runner.settings.idle_ttl_s
+
+    def _ask_for(self, provider: LlmProvider, *, was_taken: bool) -> None:
+        """A model was asked for: blanks of it are wanted for a while, and where one was taken another one soon."""
+        warm = self._warm.setdefault(provider.default_model, _Warm(provider, 0.0))
+        warm.until_s = max(warm.until_s, self._wanted_until_s())
+        if was_taken and warm.refill is None:
+            later = asyncio.get_running_loop().call_later
+            warm.refill = later(_REFILL_AFTER_S, self._refill, provider.default_model)
+
+    def _refill(self, model: str) -> None:
+        warm = self._warm[model]
+        warm.refill = None
+        waiting = [worker for worker in self.workers if worker.model == model and worker.state in ("starting", "idle")]
+        missing = self._runner.settings.warm - sum(worker.is_blank for worker in waiting)
+        for _ in range(missing if warm.until_s > time.monotonic() and self._keeps else 0):
+            if not _joins_a_process(warm.provider) and not self._memory.has_room(self.name):
+                _log.info("worker.no_room", runner=self.name, model=model)
+                break
+            self._begin(warm.provider)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Closes what has rested for long enough, and comes again when the next one will have."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            self._tidying = None
+        now_s = time.monotonic()
+        for worker in self.workers:
+            if self._rests_until_s(worker) <= now_s:
+                self.close(worker)
+        next_s = min(map(self._rests_until_s, self.workers), default=math.inf)
+        if next_s < math.inf:
+            self._tidying = asyncio.get_running_loop().call_later(next_s - now_s, self._tidy)
+
+    def _rests_until_s(self, worker: Worker) -> float:
+        settings = self._runner.settings
+        match worker.state:
+            case "idle" if worker.is_blank:
+                return self._warm[worker.model].until_s
+            case "idle":
+                return worker.used_s + settings.idle_ttl_s
+            case "parked":
+                return worker.used_s + settings.parked_ttl_s
+        return math.inf
+
+
+async def _opened(provider: LlmProvider) -> Session:
+    await provider.discover()
+    return await provider.open()
+
+
+def _joins_a_process(provider: LlmProvider) -> bool:
+    """Whether a new session needs no process of its own."""
+    return provider.capabilities().sessions_per_process > 1 and bool(provider.processes())
+
+
+def _served(worker: Worker, session: Session, began_s: float) -> Served:
+    if session.process is not None and session.process.start_time >= began_s:
+        return "cold"
+    return "warm" if worker.is_blank else "continued"
+
+
+def _message(response: ChatResponse) -> ChatMessage:
+    return ChatMessage(role="assistant", content=response.content, tool_calls=response.tool_calls)
