@@ -1,7 +1,7 @@
 """The live sessions of one runner: which of them serves a request, which are kept, which are ready before anybody asks.
 
-Owns the workers. What is decided is decided by synchronous looks at plain data (`decide`, `surplus`); what it takes to
-carry that out comes afterwards.
+Owns the workers. What happens is decided at once, by a look at plain data (`daemon.choice`); what it takes to do that
+comes afterwards.
 """
 
 import asyncio
@@ -12,56 +12,18 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from daemon.conversation import NOTHING_SAID, Conversation, parted, told
+from daemon.choice import Wanted, decide, surplus
+from daemon.conversation import parted, told
 from daemon.memory import Memory
 from daemon.worker import Worker
 from runners.messages import ChatMessage, ChatRequest, ChatResponse, Served
-from runners.provider import LlmProvider, Session, SessionOptions
+from runners.provider import LlmProvider, Session
 from runners.stream import ChatChunk, Done, Failed, ResponseBuilder, Start
 
 _REFILL_AFTER_S = 0.25
 """A CLI's start takes the processor from the answer that is just beginning."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a request needs of a session: `history` is its conversation less what is new.
-
-    `results` are the ids of the tool calls whose results it brings.
-    """
-
-    model: str
-    options: SessionOptions
-    history: Conversation = NOTHING_SAID
-    results: frozenset[str] = frozenset()
-
-
-def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
-    """The worker that serves a request: of these the first that there is. None means a new one.
-
-    1. The parked one that waits for one of the request's tool results.
-    2. The idle one whose conversation is the request's history, with the same model, system prompt, tools and effort;
-       of several the one that was used last.
-    3. A blank of the same model, one that is ready before one that still starts.
-    """
-    able = [worker for worker in workers if worker.model == wanted.model]
-    for worker in able:
-        if worker.state == "parked" and worker.awaits & wanted.results:
-            return worker
-    alike = [worker for worker in able if worker.state == "idle" and worker.options == wanted.options]
-    same = [worker for worker in alike if worker.conversation == wanted.history != NOTHING_SAID]
-    blank = [worker for worker in able if worker.is_blank and worker.options in (None, wanted.options)]
-    ready = [worker for worker in blank if worker.state == "idle"]
-    starting = [worker for worker in blank if worker.state == "starting"]
-    return max(same or ready or starting, key=lambda worker: worker.used_s, default=None)
-
-
-def surplus(workers: Iterable[Worker], most: int) -> list[Worker]:
-    """The conversations beyond `most` that are kept, those that rest the longest."""
-    kept = [worker for worker in workers if worker.state == "idle" and not worker.is_blank]
-    return sorted(kept, key=lambda worker: worker.used_s)[: max(len(kept) - most, 0)]
 
 
 @dataclass(slots=True)

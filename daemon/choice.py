@@ -1,0 +1,47 @@
+"""Which of a runner's workers serves a request, and which of those that are kept go. Pure: looks at plain data."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from daemon.conversation import NOTHING_SAID, Conversation
+from daemon.worker import Worker
+from runners.provider import SessionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request needs of a session: `history` is its conversation less what is new.
+
+    `results` are the ids of the tool calls whose results it brings.
+    """
+
+    model: str
+    options: SessionOptions
+    history: Conversation = NOTHING_SAID
+    results: frozenset[str] = frozenset()
+
+
+def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
+    """The worker that serves a request: of these the first that there is. None means a new one.
+
+    1. The parked one that waits for one of the request's tool results.
+    2. The idle one whose conversation is the request's history, with the same model, system prompt, tools and effort;
+       of several the one that was used last.
+    3. A blank of the same model, one that is ready before one that still starts.
+    """
+    able = [worker for worker in workers if worker.model == wanted.model]
+    for worker in able:
+        if worker.state == "parked" and worker.awaits & wanted.results:
+            return worker
+    alike = [worker for worker in able if worker.state == "idle" and worker.options == wanted.options]
+    same = [worker for worker in alike if worker.conversation == wanted.history != NOTHING_SAID]
+    blank = [worker for worker in able if worker.is_blank and worker.options in (None, wanted.options)]
+    ready = [worker for worker in blank if worker.state == "idle"]
+    starting = [worker for worker in blank if worker.state == "starting"]
+    return max(same or ready or starting, key=lambda worker: worker.used_s, default=None)
+
+
+def surplus(workers: Iterable[Worker], most: int) -> list[Worker]:
+    """The conversations beyond `most` that are kept, those that rest the longest."""
+    kept = [worker for worker in workers if worker.state == "idle" and not worker.is_blank]
+    return sorted(kept, key=lambda worker: worker.used_s)[: max(len(kept) - most, 0)]
