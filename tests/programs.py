@@ -11,6 +11,12 @@ from typing import Any
 
 from tests.world import Daemon, World
 
+KEEPS_NOTHING = "warm: 0, idle_ttl_s: 0"
+"""The settings of a runner whose CLIs end with their chats."""
+
+ECHO = f"  echo: {{kind: echo, {KEEPS_NOTHING}}}\n"
+"""The entry of such an echo, indented."""
+
 HELD = """
 import json, sys
 
@@ -134,8 +140,9 @@ async def until(look):
 
 
 def entry(world: World, name: str, source: str, settings: str = "") -> str:
-    """An entry of runners.yaml, indented, whose CLI is such a program."""
-    return f"  {name}: {{kind: echo, binary: {world.program(name, source)}{settings and ', '}{settings}}}\n"
+    """An entry of runners.yaml, indented, whose CLI is such a program, and is started for each chat."""
+    settings = f"{KEEPS_NOTHING}{settings and ', '}{settings}"
+    return f"  {name}: {{kind: echo, binary: {world.program(name, source)}, {settings}}}\n"
 
 
 def record(world: World, name: str) -> dict[str, Any]:
@@ -150,7 +157,7 @@ def echo_daemon() -> Iterator[Daemon]:
     """A daemon in a world of its own with the runners `echo`, `held` and `broken`, for the tests of one file."""
     world = World()
     broken = entry(world, "broken", BROKEN, "retry: {attempts: 1}, breaker: {failures: 1000}")
-    runners = "  echo: {kind: echo}\n" + entry(world, "held", HELD) + broken
+    runners = ECHO + entry(world, "held", HELD) + broken
     try:
         with world.daemon(world.config(f"runners:\n{runners}")) as daemon:
             yield daemon

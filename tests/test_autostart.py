@@ -19,10 +19,9 @@ import pytest
 
 from daemon.client import Client
 from daemon.errors import DaemonError
-from tests.programs import HELD, RECORDING, entry, record
+from tests.programs import ECHO, HELD, RECORDING, entry, record
 from tests.world import END_S, Daemon, Wire, World, until
 
-ECHO = "runners:\n  echo: {kind: echo}\n"
 CHAT = ["chat", "-m", "echo", "Hi"]
 OLD = "import sys, daemon; daemon.__version__ = '0.0.9'; sys.argv[0] = 'runnerd'; import runnerd; runnerd.main()"
 HASTY = "import sys, daemon.autostart as a; a.START_S = 2; sys.argv[0] = 'runnerd'; import runnerd; runnerd.main()"
@@ -31,7 +30,7 @@ HASTY = "import sys, daemon.autostart as a; a.START_S = 2; sys.argv[0] = 'runner
 @pytest.fixture
 def place(world: World) -> Iterator[World]:
     """A world whose runners.yaml has an echo. The daemon that its test has left running is stopped."""
-    world.env["RUNNERD_CONFIG"] = str(world.config(ECHO))
+    world.env["RUNNERD_CONFIG"] = str(world.config(f"runners:\n{ECHO}"))
     yield world
     assert world.runnerd("stop").returncode in (0, 69)
 
@@ -252,7 +251,7 @@ async def test_a_chat_whose_daemon_was_killed_is_not_asked_again(place: World) -
 
 
 async def test_a_chat_that_meets_a_daemon_as_it_ends_waits_and_starts_a_new_one(place: World) -> None:
-    place.config("daemon: {drain_s: 60}\n" + ECHO + entry(place, "held", HELD))
+    place.config("daemon: {drain_s: 60}\nrunners:\n" + ECHO + entry(place, "held", HELD))
     assert is_answered(place.runnerd(*CHAT))
     ending = daemon_of(place)
     async with await Wire.connect(place.socket) as client:

@@ -10,10 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.programs import HELD, TALKATIVE, entry
+from tests.programs import ECHO, HELD, TALKATIVE, entry
 from tests.world import END_S, Daemon, Wire, World, until, user
 
-ECHO = "  echo: {kind: echo}\n"
 BIG = "x" * 8_000_000
 """More than all the buffers on an answer's way hold: its chat lasts until somebody reads it."""
 

@@ -9,10 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.programs import GATED, entry
+from tests.programs import ECHO, GATED, KEEPS_NOTHING, entry
 from tests.world import END_S, Daemon, Wire, World, until, user
-
-ECHO = "  echo: {kind: echo}\n"
 
 
 def write(world: World, *entries: str, top: str = "") -> Path:
@@ -81,7 +79,7 @@ async def test_chats_of_runners_that_change_or_go_end_as_they_began_and_then_the
     with world.daemon(config) as daemon:
         chats = [await begun(world, model) for model in ("gated", "removed")]
         async with await Wire.connect(world.socket) as wire:
-            write(world, ECHO, "  gated: {kind: echo, model: request}\n")
+            write(world, ECHO, f"  gated: {{kind: echo, model: request, {KEEPS_NOTHING}}}\n")
             result = await reload(wire)
             assert (result["changed"], result["removed"]) == (["gated"], ["removed"])
             # Who asks now is served by the new settings, while the old ones hold a chat.

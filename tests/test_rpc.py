@@ -25,9 +25,11 @@ async def test_a_chat_streams_its_chunks_and_ends_with_the_whole_answer(wire: Wi
     def chunk(**fields: Any) -> dict[str, Any]:
         return {"jsonrpc": "2.0", "method": "chat.chunk", "params": {"id": 7, "chunk": fields}}
 
-    usage = messages[3]["params"]["chunk"]["usage"]
+    start, usage = messages[0]["params"]["chunk"], messages[3]["params"]["chunk"]["usage"]
     assert messages == [
-        chunk(type="start", message_id="echo-1", runner="echo", model="echo"),
+        chunk(
+            type="start", message_id="echo-1", runner="echo", model="echo", served="cold", session_s=start["session_s"]
+        ),
         chunk(type="text", chunk="Hi "),
         chunk(type="text", chunk="ho"),
         chunk(type="usage", usage=usage),
@@ -46,6 +48,7 @@ async def test_a_chat_streams_its_chunks_and_ends_with_the_whole_answer(wire: Wi
                 "usage": usage,
                 "warnings": [],
                 "served": "cold",
+                "session_s": start["session_s"],
             },
         },
     ]
@@ -59,6 +62,7 @@ async def test_a_chat_streams_its_chunks_and_ends_with_the_whole_answer(wire: Wi
     )
     assert usage == {"input_tokens": usage["input_tokens"], "output_tokens": 1} | dict.fromkeys(unsaid)
     assert usage["input_tokens"] > 0
+    assert start["session_s"] > 0
 
 
 async def test_a_chat_that_does_not_want_a_stream_gets_its_answer_alone(wire: Wire) -> None:
@@ -187,8 +191,8 @@ async def test_runners_tells_what_each_can_do(wire: Wire) -> None:
 
 async def test_status_shows_the_daemon_and_the_chats_that_run(daemon: Daemon, wire: Wire) -> None:
     before = (await wire.call("status"))["result"]
-    named = ["version", "pid", "autostarted", "uptime_s", "runners", "memory_bytes", "tasks", "descriptors"]
-    assert list(before) == named
+    named = ["version", "pid", "autostarted", "uptime_s", "runners", "memory_bytes"]
+    assert list(before) == [*named, "max_cli_memory_bytes", "tasks", "descriptors"]
     assert before["pid"] == daemon.process.pid
     assert before["uptime_s"] > 0
     async with await Wire.connect(daemon.world.socket) as other:
@@ -199,13 +203,15 @@ async def test_status_shows_the_daemon_and_the_chats_that_run(daemon: Daemon, wi
         await other.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": request_id}})
         await other.read_until_response(request_id)
     held = row(during, "held")
-    assert list(held) == ["name", "state", "running", "queued", "workers"]
+    assert list(held) == ["name", "state", "running", "queued", "served", "workers"]
     assert (held["running"], held["queued"]) == (1, 0)
     [worker] = held["workers"]
     assert list(worker) == ["state", "model", "pid", "age_s", "turns", "memory_bytes"]
     assert (worker["state"], worker["model"], worker["turns"]) == ("busy", "echo", 1)
     assert during["result"]["memory_bytes"] > worker["memory_bytes"] > 0
-    assert row(during, "echo") == {"name": "echo", "state": "ready", "running": 0, "queued": 0, "workers": []}
+    echo = row(during, "echo")
+    assert (echo["state"], echo["running"], echo["queued"]) == ("ready", 0, 0)
+    assert all(how["chats"] > 0 < how["session_s"] for how in echo["served"].values())
 
 
 async def test_version_names_the_daemon(daemon: Daemon, wire: Wire) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.programs import HELD, entry
+from tests.programs import ECHO, HELD, entry
 from tests.world import END_S, Daemon, Wire, World, until, user
 
 BIG = "x" * 8_000_000
@@ -91,7 +91,7 @@ async def test_a_client_that_disappears_takes_its_chat_and_the_cli_process_with_
 
 
 async def test_clients_that_disappear_in_the_middle_of_reading_leave_no_session(world: World) -> None:
-    with world.daemon(world.config("runners: {echo: {kind: echo}}\n")) as daemon:
+    with world.daemon(world.config("runners:\n" + ECHO)) as daemon:
         # With so many words the daemon is mostly in the middle of writing when they do.
         for _ in range(10):
             with raw(daemon) as client:
@@ -107,7 +107,7 @@ async def test_clients_that_disappear_in_the_middle_of_reading_leave_no_session(
 async def test_a_client_that_disappears_after_it_had_ended_its_sending_takes_all_of_its_chats_with_it(
     world: World,
 ) -> None:
-    runners = "runners:\n  echo: {kind: echo}\n" + entry(world, "held", HELD)
+    runners = "runners:\n" + ECHO + entry(world, "held", HELD)
     with world.daemon(world.config(runners)) as daemon, raw(daemon) as client:
         client.sendall(
             chat(1, model="held", messages=user("Hi")) + chat(2, model="echo", messages=user("word " * 20_000))
@@ -146,7 +146,7 @@ async def send_chats(client: socket.socket, count: int) -> None:
 
 
 async def test_a_client_that_never_reads_disturbs_nobody_and_takes_little_memory(world: World) -> None:
-    with world.daemon(world.config("runners: {echo: {kind: echo}}\n")) as daemon, raw(daemon) as silent:
+    with world.daemon(world.config("runners:\n" + ECHO)) as daemon, raw(daemon) as silent:
         process = psutil.Process(daemon.process.pid)
         async with await Wire.connect(world.socket) as wire:
             await wire.call("chat", model="echo", messages=user("x" * 2_000_000))
