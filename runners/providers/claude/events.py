@@ -38,6 +38,10 @@ _STOP_REASONS = {
 _OURS_TO_RETRY = ("rate_limited", "overloaded", "vendor_error", "network")
 _SYNTHETIC = "<synthetic>"
 _LOGIN_HINT = "claude auth login"
+WHITE_SPACE = "\t\n\v\f\r \xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
+"""As JavaScript has it: text of nothing else is no content for the CLI."""
+_FORGOTTEN = ("", "(no content)")
+"""What of an answer is missing in the CLI's history; the words are its own for nothing."""
 _TOKENS = re.compile(r"the request is ~(\d+) tokens \(limit (\d+)\)")
 
 
@@ -51,8 +55,10 @@ class ClaudeTranslator(Translator):
 
     Only `result` ends a turn, with two exceptions, after which the process is of no further use (`is_clean` stays
     False): at `max_tokens` the CLI would ask its model to go on, with words of its own; and before it waits for a
-    retry, which is ours to make, it says for how long. `cost_before_usd` is what the process had spent before, for
-    the CLI's total is cumulative; `now` is Unix time in seconds.
+    retry, which is ours to make, it says for how long. Nor is a turn clean behind which the CLI's history is not what
+    was said: where it asked again with words of its own, because it saw no answer or a call of a tool that it does not
+    have, and where it forgets a part of the answer. `cost_before_usd` is what the process had spent before, for the
+    CLI's total is cumulative; `now` is Unix time in seconds.
     """
 
     def __init__(self, runner: str, *, cost_before_usd: float = 0.0, now: Callable[[], float] = time.time) -> None:
@@ -69,6 +75,7 @@ class ClaudeTranslator(Translator):
         self._block_type = ""
         self._block_text = ""
         self._joiner = SurrogateJoiner()
+        self._is_exact = True
         self._failure: Event = {}
         self._quota_resets_at: float | None = None
 
@@ -76,6 +83,7 @@ class ClaudeTranslator(Translator):
         handler = {
             "stream_event": self._stream_event,
             "assistant": self._assistant,
+            "user": self._user,
             "system": self._system,
             "rate_limit_event": self._rate_limit,
             "result": self._result,
@@ -98,6 +106,8 @@ class ClaudeTranslator(Translator):
                 yield from self._delta(inner["delta"])
             case "content_block_stop":
                 yield from self._shown(self._joiner.flush())
+                if self._block_type == "text" and self._block_text.strip(WHITE_SPACE) in _FORGOTTEN:
+                    self._is_exact = False
             case "message_delta":
                 self._message_usage |= {k: v for k, v in inner.get("usage", {}).items() if v is not None}
                 reason = inner["delta"].get("stop_reason")
@@ -163,7 +173,13 @@ class ClaudeTranslator(Translator):
         if whole.startswith(self._block_text):
             yield from self._shown(whole[len(self._block_text) :])
         else:
+            self._is_exact = False
             yield Warn("claude's final message differs from what it streamed")
+
+    def _user(self, _event: Event) -> Iterator[ChatChunk]:
+        """What the CLI told its model itself. It never repeats what it was sent."""
+        self._is_exact = False
+        yield from ()
 
     # What goes on around it
 
@@ -227,7 +243,7 @@ class ClaudeTranslator(Translator):
                 yield Start(str(event.get("session_id", "")), self._runner, self._model)
                 yield from (Text(piece) for piece in [text] if piece)
             yield UsageReport(self._turn_usage(event))
-            self.is_clean = True
+            self.is_clean = self._is_exact
             yield Done(_STOP_REASONS.get(raw or "end_turn", raw or "end_turn"), raw)
 
     def _cancelled(self, event: Event) -> Iterator[ChatChunk]:

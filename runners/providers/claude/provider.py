@@ -17,7 +17,7 @@ from runners.errors import InvalidRequestError, NotInstalledError, ProtocolError
 from runners.messages import ChatMessage, ImagePart, ModelInfo, TextPart
 from runners.process_session import ProcessSession, json_object
 from runners.provider import Health, LlmProvider, Sampling, SessionOptions
-from runners.providers.claude.events import ClaudeTranslator, not_logged_in
+from runners.providers.claude.events import WHITE_SPACE, ClaudeTranslator, not_logged_in
 from runners.settings import ClaudeSettings
 from runners.wire.deadlines import TurnDeadlines, within
 from runners.wire.process import CliProcess, run
@@ -263,7 +263,7 @@ def _blocks(message: ChatMessage) -> Iterator[dict[str, Any]]:
         return
     for block in _content(message):
         yield block
-        if message.role == "user" and block.get("text", "").lstrip().startswith("/"):
+        if message.role == "user" and block.get("text", "").lstrip(WHITE_SPACE).startswith("/"):
             # `/word` alone would be a command. Before a second block it is text, and that block is dropped again.
             yield {"type": "text", "text": "\n"}
     for call in message.tool_calls:
@@ -275,7 +275,7 @@ def _content(message: ChatMessage) -> Iterator[dict[str, Any]]:
     for is_text, parts in itertools.groupby(message.parts, key=lambda part: isinstance(part, TextPart)):
         if is_text:
             text = "".join(part.text for part in parts if isinstance(part, TextPart))
-            yield from [{"type": "text", "text": text}] if text.strip() else []
+            yield from [{"type": "text", "text": text}] if text.strip(WHITE_SPACE) else []
         else:
             for part in parts:
                 assert isinstance(part, ImagePart)
