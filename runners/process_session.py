@@ -5,7 +5,9 @@ import logging
 from typing import Any
 
 from runners.event_session import EventSession
-from runners.provider import LlmProvider, ProcessRef
+from runners.messages import ChatMessage
+from runners.provider import LlmProvider, ProcessRef, Sampling
+from runners.stream import ChatStream
 from runners.translator import Event
 from runners.wire.framing import dump_json, parse_json
 from runners.wire.process import CliProcess
@@ -29,9 +31,16 @@ class ProcessSession(EventSession):
             self.state = "dead"
             self.when_dead()
 
+    def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
+        """See Session.turn."""
+        # Whatever the CLI has told meanwhile, unasked, is no part of the answer.
+        self.cli.drop_unread()
+        return super().turn(messages, sampling)
+
     def settle(self, *, is_clean: bool) -> None:
         """See EventSession.settle."""
-        self.state = "idle" if is_clean else "dead"
+        # A CLI that exited behind its answer has told so when nobody was to hear it.
+        self.state = "idle" if is_clean and self.cli.returncode is None else "dead"
         if not is_clean:
             # Killed, not asked: a CLI that is interrupted or terminated has time for another request to its vendor.
             self.cli.kill()

@@ -129,6 +129,11 @@ class CliProcess:
             self._pipes.stdout_changed.clear()
             await self._pipes.stdout_changed.wait()
 
+    def drop_unread(self) -> None:
+        """Forgets the lines that have come and were not read."""
+        while self._pipes.pop_line() is not None:
+            pass
+
     async def exited_early(self, what: str) -> ProcessExitedError:
         """The error for a CLI that ended, or is of no use, before it had answered. Waits briefly for its exit code."""
         # Its last words may still be on their way when it is gone.
