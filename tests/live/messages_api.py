@@ -114,6 +114,11 @@ def text(*deltas: str, thinking: str | None = None, **fields: Any) -> Reply:
     return Reply(tuple(blocks), **fields)
 
 
+def several(*texts: str) -> Reply:
+    """An answer of several text blocks."""
+    return Reply(tuple(block for whole in texts for block in text(whole).blocks))
+
+
 def tool_use(name: str, arguments: Json, *, id: str = "toolu_01") -> Reply:
     """One call of a client tool, its input sent as a single JSON delta."""
     start = {"type": "tool_use", "id": id, "name": name, "input": {}}

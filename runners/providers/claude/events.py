@@ -106,7 +106,8 @@ class ClaudeTranslator(Translator):
                 yield from self._delta(inner["delta"])
             case "content_block_stop":
                 yield from self._shown(self._joiner.flush())
-                if self._block_type == "text" and self._block_text.strip(WHITE_SPACE) in _FORGOTTEN:
+                is_said = self._block_type == "text" and self._block_text
+                if is_said and self._block_text.strip(WHITE_SPACE) in _FORGOTTEN:
                     self._is_exact = False
             case "message_delta":
                 self._message_usage |= {k: v for k, v in inner.get("usage", {}).items() if v is not None}
