@@ -2,16 +2,19 @@
 
 `FAKE_CLI` is a JSON object: `transcript` is a recording that holds an interrupted turn and then a whole one; `log` is
 where every line from stdin is kept, as the proof of what arrived; `fault` is one of the names below, and `megabytes`
-how big it is. The answer to a message is its own text, in the events of the recording; `[hold]` is answered with a
-first word until it is interrupted.
+how big it is. The answer to a message is its own text, in the events of the recording, or with `digests` the digest of
+the whole conversation that it was told; `[hold]` is answered with a first word until it is interrupted. `afterwards`
+are events that come right behind each answer, in one piece with its end.
 """
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,23 @@ FAULT = ORDER.get("fault", "")
 _MEGABYTE = 1024 * 1024
 
 
-def emit(event: Event) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
+def emit(*events: Event) -> None:
+    sys.stdout.write("".join(json.dumps(event) + "\n" for event in events))
     sys.stdout.flush()
+
+
+def digest(system: str, messages: Iterable[tuple[str, str]]) -> str:
+    """A conversation in a form to answer with: it is equal where every role and text is, in the same order.
+
+    Messages of one role in a row are one.
+    """
+    told: list[list[str]] = []
+    for role, text in messages:
+        if told and told[-1][0] == role:
+            told[-1][1] += text
+        else:
+            told.append([role, text])
+    return hashlib.sha256(json.dumps([system, told]).encode()).hexdigest()
 
 
 def hang() -> None:
@@ -42,6 +59,7 @@ class Recording:
         self.interrupted = events[acknowledged : ends[0] + 1]
         self.turn = events[ends[0] + 1 : ends[1] + 1]
         begun = next(event["event"]["message"] for event in self.turn if event.get("event", {}).get("message"))
+        self.spent_usd = 0.0
         for event in self.interrupted:
             if event["type"] == "assistant":
                 event["message"] |= {"id": begun["id"], "content": [{"type": "text", "text": "[hold]"}]}
@@ -60,14 +78,18 @@ class Recording:
             if event["type"] == "assistant":
                 event["message"]["content"] = [{"type": "text", "text": text}]
             elif event["type"] == "result":
-                event["result"] = text
+                # The CLI's sum is of all its turns.
+                self.spent_usd += event["total_cost_usd"]
+                event |= {"result": text, "total_cost_usd": self.spent_usd}
             found.append(event)
         return found
 
 
 def text_of(event: Event) -> str:
     content = event["message"]["content"]
-    return content if isinstance(content, str) else "".join(b.get("text", "") for b in content if b.get("text") != "\n")
+    if isinstance(content, str):
+        return content
+    return "".join(b.get("text") or b.get("source", {}).get("data", "") for b in content if b.get("text") != "\n")
 
 
 def is_delta(event: Event) -> bool:
@@ -148,17 +170,24 @@ def main() -> None:
     if FAULT == "deaf":
         hang()
     recording = Recording(ORDER["transcript"])
+    system = ""
+    told: list[tuple[str, str]] = []
     for line in sys.stdin:
         if "log" in ORDER:
             with Path(ORDER["log"]).open("a", encoding="utf-8") as log:
                 log.write(line)
         event = json.loads(line)
         if event["type"] == "control_request":
+            system = "".join(event["request"].get("systemPrompt", [system]))
             acknowledge(recording, event)
-        elif event["type"] == "user" and event.get("shouldQuery") is False:
+            continue
+        told.append((event["type"], text_of(event)))
+        if event.get("shouldQuery") is False:
             emit({**recording.turn[-1], "num_turns": 0, "result": "", "stop_reason": None})
         elif event["type"] == "user":
-            answer(recording, text_of(event))
+            text = digest(system, told) if ORDER.get("digests") else text_of(event)
+            answer(recording, text_of(event) if text_of(event) == "[hold]" else text)
+            told.append(("assistant", text))
 
 
 def acknowledge(recording: Recording, request: Event) -> None:
@@ -176,7 +205,7 @@ def acknowledge(recording: Recording, request: Event) -> None:
 def answer(recording: Recording, text: str) -> None:
     misbehave_before(FAULT)
     for event in recording.answer(text):
-        emit(event)
+        emit(event, *(ORDER.get("afterwards", []) if event["type"] == "result" else []))
         if is_delta(event):
             misbehave_behind_a_delta(FAULT)
             if text == "[hold]":
