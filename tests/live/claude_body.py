@@ -8,6 +8,9 @@ these known additions are taken away: anything else, a file's content say, stays
 import re
 from typing import Any
 
+from tests.fakes.fake_claude import digest
+from tests.live.messages_api import Reply, text
+
 Json = dict[str, Any]
 
 AGENT_LINE = "You are a Claude agent, built on Anthropic's Claude Agent SDK."
@@ -44,6 +47,17 @@ def newest(body: Json) -> str:
 def said(role: str, *texts: str) -> Json:
     """A message of text blocks, as `our_messages` gives it."""
     return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
+
+
+def digested(body: Json) -> Reply:
+    """For `MessagesApi.answer`: the digest of the system prompt and the messages that came from us."""
+    return text(digest("".join(our_system(body)), [(m["role"], _told(m["content"])) for m in our_messages(body)]))
+
+
+def _told(blocks: list[Json]) -> str:
+    """Texts, and images' data, in their order. What a model thought is no part of a conversation."""
+    parts = (block.get("text") or block.get("source", {}).get("data", "") for block in blocks)
+    return "".join(parts)
 
 
 def _is_added(block: Json, role: str) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.fake_claude import digest
 from tests.live.stand_in import BaseError, BaseReply, Json, StandIn, sse_data
 
 _USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -99,6 +100,19 @@ def text(*deltas: str, reasoning: str | None = None, **fields: Any) -> Reply:
     thought: Json = {} if reasoning is None else {"reasoning_content": reasoning}
     parts = ((thought,) if thought else ()) + tuple({"content": delta} for delta in deltas)
     return Reply(parts, {"role": "assistant", "content": "".join(deltas), **thought}, **fields)
+
+
+def digested(body: Json) -> Reply:
+    """For `CompletionsApi.answer`: the digest of the system prompt and the other messages, images by their URLs."""
+    system = "".join(_told(message) for message in body["messages"] if message["role"] == "system")
+    told = [(message["role"], _told(message)) for message in body["messages"] if message["role"] != "system"]
+    return text(digest(system, told))
+
+
+def _told(message: Json) -> str:
+    content = message["content"] or ""
+    parts: list[Json] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return "".join(part["text"] if part["type"] == "text" else part["image_url"]["url"] for part in parts)
 
 
 def tool_call(name: str, arguments: Json, *, id: str = "call_01", **fields: Any) -> Reply:

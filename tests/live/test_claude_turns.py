@@ -1,5 +1,6 @@
 """Many turns on one live claude: each time its API receives exactly the conversation, and of what is new only once."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from runners.provider import Sampling, Session, SessionOptions
 from runners.providers.claude.provider import ClaudeProvider
 from runners.settings import ClaudeSettings
 from runners.stream import fold
-from tests.live.claude_body import our_messages, our_system, said
+from tests.fakes.fake_claude import digest
+from tests.live.claude_body import digested, our_messages, our_system, said
 from tests.live.messages_api import AnyReply, MessagesApi, several, text, tool_use
 from tests.live.stand_in import Json
 from tests.live.test_claude_exact_text import MORE, PROMPTS
@@ -179,6 +181,24 @@ async def test_each_turn_has_its_own_usage_and_cost(talk: Talk) -> None:
         costs.append(told.cost_usd)
     assert costs == pytest.approx([costs[0] * number for number in (1, 10, 100, 1, 10, 100)])
     assert costs[0] > 0
+
+
+async def test_sessions_side_by_side_hold_each_its_own_conversation(provider: ClaudeProvider, api: MessagesApi) -> None:
+    api.answer = digested
+    sessions = [await provider.open() for _ in range(3)]
+    for number, session in enumerate(sessions):
+        await session.prepare(SessionOptions(system=f"You are {number}."))
+    told: list[list[tuple[str, str]]] = [[] for _ in sessions]
+
+    async def turn(number: int, text: str) -> None:
+        told[number].append(("user", text))
+        asked = [ChatMessage(role="user", content=text)]
+        answer = (await fold(sessions[number].turn(asked, Sampling()))).content
+        assert answer == digest(f"You are {number}.", told[number])
+        told[number].append(("assistant", answer))
+
+    for round_ in range(4):
+        await asyncio.gather(*(turn(number, f"{round_}?") for number in range(len(sessions))))
 
 
 EXACT: dict[str, AnyReply] = {
