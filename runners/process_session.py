@@ -33,8 +33,9 @@ class ProcessSession(EventSession):
 
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
         """See Session.turn."""
-        # Whatever the CLI has told meanwhile, unasked, is no part of the answer.
-        self.cli.drop_unread()
+        if self.state == "idle":
+            # Whatever the CLI has told meanwhile, unasked, is no part of the answer.
+            self.cli.drop_unread()
         return super().turn(messages, sampling)
 
     def settle(self, *, is_clean: bool) -> None:

@@ -95,6 +95,19 @@ def test_the_texts_of_a_whole_turn_are_what_its_messages_said(name: str) -> None
         assert start.runner == "claude"
 
 
+def test_a_turn_in_which_the_cli_told_its_model_something_itself_is_not_clean() -> None:
+    seen = set()
+    for name in NAMES:
+        for turn in turns(name):
+            translator = ClaudeTranslator("claude")
+            _, end = translate(turn, translator)
+            if end == "end_turn":
+                told_itself = any(event["type"] == "user" for event in turn)
+                assert translator.is_clean != told_itself, name
+                seen.add(told_itself)
+    assert seen == {True, False}
+
+
 def test_usage_counts_cached_tokens_as_input_and_cost_by_the_turn() -> None:
     reports, spent_usd = [], 0.0
     for turn in turns("2.1.329/recommended_sonnet"):
