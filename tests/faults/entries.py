@@ -12,8 +12,8 @@ Entry = Callable[[World, str], dict[str, Any]]
 """Makes an entry, and its program, in a world, under a name."""
 
 ONE_ATTEMPT: dict[str, Any] = {"retry": {"attempts": 1}, "breaker": {"failures": 1000}, "idle_ttl_s": 1}
-"""What keeps a fault as it is: no second attempt, and no breaker that refuses the next try. What is kept for the next chat
-goes soon, so that what is left behind can be told from it."""
+"""What keeps a fault as it is: no second attempt, and no breaker that refuses the next try. What is kept for the next
+chat goes soon, so that it is not taken for what was left behind."""
 
 
 def claude(fault: str = "", *, order: dict[str, Any] | None = None, **settings: Any) -> Entry:

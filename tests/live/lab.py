@@ -21,8 +21,9 @@ Entries = Mapping[str, Json]
 
 RUNNER_ERROR = -32010
 PROBES_S = 60.0
-AS_IT_IS: Json = {"retry": {"attempts": 1}, "breaker": {"failures": 1000}}
-"""What a test sees is what the CLI did: no other try hides it, and none is refused for what it did before."""
+AS_IT_IS: Json = {"retry": {"attempts": 1}, "breaker": {"failures": 1000}, "warm": 0, "idle_ttl_s": 0}
+"""What a test sees is what the CLI did for it: no other try hides it, none is refused for what it did before, and no
+conversation of another test is continued."""
 
 
 @dataclass(frozen=True)
