@@ -43,7 +43,7 @@ async def workers(wire: Wire) -> list[dict[str, Any]]:
 
 async def busy_worker(wire: Wire) -> dict[str, Any] | None:
     """The session that is in the middle of its turn, when there is one."""
-    return next((worker for worker in await workers(wire) if worker["state"] == "busy"), None)
+    return next((worker for worker in await workers(wire) if worker["state"] == "busy" and worker["pid"]), None)
 
 
 async def nothing_runs(wire: Wire) -> bool:
