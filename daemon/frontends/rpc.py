@@ -22,11 +22,12 @@ from daemon.unix_socket import peer_uid
 from runners.errors import LineTooLongError, RequestCancelledError, RunnerError
 from runners.messages import ChatRequest
 from runners.stream import ChatStream, ResponseBuilder
-from runners.wire.framing import LineFramer
+from runners.wire.framing import LineFramer, dump_json
 from runners.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Peer, RequestId, RpcError
 
 RUNNER_ERROR = -32010
 _READ_BYTES = 256 * 1024
+_BATCH_BYTES = 64 * 1024
 _HANG_UP_CHECK_S = 0.25
 _LAST_WORDS_S = 1.0
 _PROBLEMS_TOLD = 10
@@ -151,6 +152,8 @@ class Connection:
         self._writer = writer
         # What is sent has left us when `drain` returns: nothing of an answer is lost when the daemon ends behind it.
         writer.transport.set_write_buffer_limits(high=0)
+        self._batch: list[bytes] = []
+        self._batch_bytes = 0
         self._peer = Peer(self._send, answer=self._answer, heard=lambda _method, _params: None)
         self._closing = False
         self._name = f"connection {next(_numbers)}"
@@ -233,13 +236,38 @@ class Connection:
         async with stream:
             async for chunk in stream:
                 if request.stream:
-                    await self._peer.notify("chat.chunk", {"id": request_id, "chunk": chunk})
+                    params = {"id": request_id, "chunk": chunk}
+                    await self._show(dump_json({"jsonrpc": "2.0", "method": "chat.chunk", "params": params}))
                 builder.add(chunk)
         return builder.response()
 
+    async def _show(self, chunk: bytes) -> None:
+        """Sends a chunk, in one write with the others that are there already, those of other chats too.
+
+        Waits while the client does not read what it was sent: that stops the reading of its CLI, and nobody else's.
+        """
+        if not self._batch:
+            # Behind the task's step: as long as there are chunks that nobody has to wait for, it goes on.
+            asyncio.get_running_loop().call_soon(self._write_batch)
+        self._batch.append(chunk)
+        self._batch_bytes += len(chunk)
+        if self._batch_bytes >= _BATCH_BYTES:
+            self._write_batch()
+        await self._drained()
+
     async def _send(self, message: bytes) -> None:
-        """Waits while the client does not read: that stops the reading of its CLI, and nobody else's."""
-        self._writer.write(message)
+        """Sends a message, and what stands before it, and waits until all has left us."""
+        self._batch.append(message)
+        self._write_batch()
+        await self._drained()
+
+    def _write_batch(self) -> None:
+        if self._batch:
+            self._writer.write(b"".join(self._batch))
+            self._batch.clear()
+            self._batch_bytes = 0
+
+    async def _drained(self) -> None:
         if not self._closing:
             await self._writer.drain()
 
