@@ -16,6 +16,8 @@ from runners.stream import ChatChunk, ChatStream, Done, Reasoning, ResponseBuild
 from runners.translator import Event, Translator
 from runners.wire.deadlines import TurnDeadlines
 
+_CONTENT = (Text, Reasoning)
+
 
 class EventSession(Session):
     """The course of a turn. A subclass says how it is begun, where its events come from and how it is given up."""
@@ -66,13 +68,14 @@ class EventSession(Session):
                 if translator.ended:
                     self.settle(is_clean=translator.is_clean)
                 for chunk in chunks:
-                    if isinstance(chunk, Text | Reasoning):
-                        deadlines.content_seen()
+                    if isinstance(chunk, _CONTENT):
+                        deadlines.is_content_seen = True
                     yield chunk
         except DeadlineExceededError as error:
             raise translator.retried_error or error from error
         finally:
             overdue.cancel()
+            deadlines.close()
             self._overdue()
 
     def _overdue(self) -> None:

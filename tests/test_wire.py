@@ -247,7 +247,7 @@ async def test_the_nearest_deadline_of_a_turn_ends_a_wait(deadline: str) -> None
 
 async def test_after_the_first_content_only_silence_and_the_turn_count() -> None:
     deadlines = TurnDeadlines(Timeouts(first_chunk_s=0.01, silence_s=0.05))
-    deadlines.content_seen()
+    deadlines.is_content_seen = True
     with pytest.raises(DeadlineExceededError) as caught:
         await deadlines.wait(asyncio.Event().wait())
     assert caught.value.deadline == "silence_s"
@@ -259,3 +259,61 @@ async def test_a_time_limit_of_what_is_waited_for_stays_its_own() -> None:
 
     with pytest.raises(TimeoutError, match="mine"):
         await TurnDeadlines(Timeouts()).wait(own_limit())
+
+
+async def test_a_wait_that_began_late_has_its_own_silence_and_what_is_there_is_no_silence() -> None:
+    clock = asyncio.get_running_loop().time
+    deadlines = TurnDeadlines(Timeouts(silence_s=0.2))
+    ends = clock() + 0.5
+    while clock() < ends:
+        await deadlines.wait(asyncio.sleep(0))
+    began = clock()
+    with pytest.raises(DeadlineExceededError) as caught:
+        await deadlines.wait(asyncio.Event().wait())
+    assert caught.value.deadline == "silence_s"
+    assert clock() - began >= 0.2
+
+
+async def test_time_between_two_waits_is_no_silence_but_counts_in_the_turn() -> None:
+    deadlines = TurnDeadlines(Timeouts(silence_s=0.02, turn_s=0.1))
+    await deadlines.wait(asyncio.sleep(0))
+    await asyncio.sleep(0.05)
+    assert await deadlines.wait(asyncio.sleep(0, "there")) == "there"
+    await asyncio.sleep(0.06)
+    with pytest.raises(DeadlineExceededError, match="turn_s"):
+        deadlines.check()
+
+
+async def test_who_met_a_deadline_can_still_be_cancelled_and_a_cancel_is_no_deadline() -> None:
+    deadlines = TurnDeadlines(Timeouts(silence_s=0.01))
+
+    async def waits_twice() -> None:
+        with pytest.raises(DeadlineExceededError):
+            await deadlines.wait(asyncio.Event().wait())
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await deadlines.wait(asyncio.Event().wait())
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(waits_twice())
+
+
+async def test_a_cancel_at_the_moment_of_a_deadline_is_not_lost() -> None:
+    deadlines = TurnDeadlines(Timeouts(silence_s=0.01))
+
+    async def cancelled_at_its_end(task: "asyncio.Task[None]") -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
+    async def waits() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        await deadlines.wait(cancelled_at_its_end(task))
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(waits())
