@@ -90,7 +90,7 @@ class Chat:
                     was_admitted = True
                     async with aclosing(self._tried(route, place.admission)) as chunks:
                         async for chunk in chunks:
-                            with place.client_reads():
+                            with place.client_reads:
                                 yield chunk
             except RunnerError as error:
                 # Whom its vendor makes wait may find that others were told to come later still.

@@ -1,35 +1,51 @@
 """The way to a runner: its breaker, which may refuse a chat, and its limit of chats at a time, at which one waits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from daemon.breaker import Admission, Breaker
 from daemon.limiter import Limiter, Ticket
 from runners.errors import QueueFullError
 from runners.provider import LlmProvider
-from runners.wire.deadlines import within
+from runners.wire.deadlines import Watch, within
 
 _STALLED_S = 2.0
 
 
+class ClientReads:
+    """The context in which a client takes a chunk. `stalled` is called when it takes too long, then `resumed`."""
+
+    def __init__(self, stalled: Callable[[], None], resumed: Callable[[], None]) -> None:
+        self._resumed = resumed
+        self._clock = asyncio.get_running_loop().time
+        self._stalls_at: float | None = None
+        self._watch = Watch(lambda: self._stalls_at, stalled)
+
+    def __enter__(self) -> None:
+        self._stalls_at = self._clock() + _STALLED_S
+        self._watch.begin()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stalls_at = None
+        self._resumed()
+
+    def close(self) -> None:
+        """No more chunks come."""
+        self._watch.close()
+
+
 class Place:
-    """A chat's place in a runner: how it went is for `admission`."""
+    """A chat's place in a runner: how it went is for `admission`.
+
+    A chunk goes to the client inside `client_reads`: one that takes it too slowly keeps no other client waiting.
+    """
 
     def __init__(self, limiter: Limiter, ticket: Ticket, admission: Admission) -> None:
         self._limiter = limiter
         self._ticket = ticket
         self.admission = admission
-
-    @contextmanager
-    def client_reads(self) -> Iterator[None]:
-        """While its client takes a chunk. One that takes it too slowly keeps no other client waiting."""
-        stalled = asyncio.get_running_loop().call_later(_STALLED_S, self._stall)
-        try:
-            yield
-        finally:
-            stalled.cancel()
-            self._limiter.resume(self._ticket)
+        self.client_reads = ClientReads(self._stall, lambda: limiter.resume(ticket))
 
     def _stall(self) -> None:
         self._limiter.pause(self._ticket)
@@ -80,9 +96,11 @@ class Gate:
                 await within(turn, limit_s, deadline="turn_s", doing="waiting behind other chats")
             # What others met while this one waited is known by now.
             admission = self.breaker.admit()
+            place = Place(self.limiter, ticket, admission)
             try:
-                yield Place(self.limiter, ticket, admission)
+                yield place
             finally:
+                place.client_reads.close()
                 admission.abandoned()
         finally:
             self.limiter.leave(ticket)
