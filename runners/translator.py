@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from runners.errors import ProtocolError, RunnerError
@@ -32,11 +32,11 @@ class Translator(ABC):
         Raises the RunnerError of a turn that failed, and ProtocolError for an event that is known but not its form;
         then, too, the turn has `ended`.
         """
-        chunks = self._chunks(event)
-        if chunks is None:
-            self.unknown[str(event.get("type"))] += 1
-            return []
         try:
+            chunks = self._chunks(event)
+            if chunks is None:
+                self.unknown[str(event.get("type"))] += 1
+                return []
             return list(chunks)
         except RunnerError:
             self.ended = True
@@ -46,5 +46,5 @@ class Translator(ABC):
             raise ProtocolError(f"an event {event.get('type')!s} has a form that is not known: {error!r}") from error
 
     @abstractmethod
-    def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
-        """Yields what an event brings; None for one that nobody knows."""
+    def _chunks(self, event: Event) -> Iterable[ChatChunk] | None:
+        """What an event brings; None for one that nobody knows."""

@@ -5,7 +5,7 @@ The events are those of 2.1.197 ("old") and 2.1.329 ("new"). Their tests are the
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from runners.errors import (
     AuthExpiredError,
@@ -73,54 +73,60 @@ class ClaudeTranslator(Translator):
         self._message_shown = False
         self._message_usage: Event = {}
         self._block_type = ""
-        self._block_text = ""
+        self._block_shown: list[str] = []
         self._joiner = SurrogateJoiner()
         self._is_exact = True
         self._failure: Event = {}
         self._quota_resets_at: float | None = None
 
-    def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
-        handler = {
-            "stream_event": self._stream_event,
-            "assistant": self._assistant,
-            "user": self._user,
-            "system": self._system,
-            "rate_limit_event": self._rate_limit,
-            "result": self._result,
-        }.get(str(event.get("type")))
-        return None if handler is None else handler(event)
+    def _chunks(self, event: Event) -> Iterable[ChatChunk] | None:
+        match event.get("type"):
+            case "stream_event":
+                return self._stream_event(event)
+            case "assistant":
+                return self._assistant(event)
+            case "user":
+                return self._user(event)
+            case "system":
+                return self._system(event)
+            case "rate_limit_event":
+                return self._rate_limit(event)
+            case "result":
+                return self._result(event)
+        return None
 
     # The answer as it streams
 
-    def _stream_event(self, event: Event) -> Iterator[ChatChunk]:
+    def _stream_event(self, event: Event) -> Iterable[ChatChunk]:
         inner = event["event"]
         match inner["type"]:
+            case "content_block_delta":
+                return self._delta(inner["delta"])
             case "message_start":
                 message = inner["message"]
                 self._message_usage = message.get("usage") or {}
-                yield from self._begin_message(message["id"], message.get("model"))
+                return self._begin_message(message["id"], message.get("model"))
             case "content_block_start":
                 self._block_type = inner["content_block"]["type"]
-                self._block_text = ""
-            case "content_block_delta":
-                yield from self._delta(inner["delta"])
+                self._block_shown.clear()
             case "content_block_stop":
-                yield from self._shown(self._joiner.flush())
-                is_said = self._block_type == "text" and self._block_text
-                if is_said and self._block_text.strip(WHITE_SPACE) in _FORGOTTEN:
+                rest = self._shown(self._joiner.flush())
+                text = "".join(self._block_shown)
+                if self._block_type == "text" and text and text.strip(WHITE_SPACE) in _FORGOTTEN:
                     self._is_exact = False
+                return rest
             case "message_delta":
                 self._message_usage |= {k: v for k, v in inner.get("usage", {}).items() if v is not None}
                 reason = inner["delta"].get("stop_reason")
                 if _STOP_REASONS.get(reason) == "length":
                     self.ended = True
-                    yield UsageReport(_usage(self._message_usage))
-                    yield Done("length", reason)
+                    return [UsageReport(_usage(self._message_usage)), Done("length", reason)]
             case "message_stop":
                 # An abandoned message is not over: what the CLI does next would begin it anew.
                 self._message_open = "abandoned_blocks" in event
             case other:
                 self.unknown[f"stream_event/{other}"] += 1
+        return []
 
     def _begin_message(self, message_id: str, model: str | None) -> Iterator[ChatChunk]:
         if self._message_open and message_id != self._message_id and self._message_shown:
@@ -130,27 +136,29 @@ class ClaudeTranslator(Translator):
         self._message_id = message_id
         self._message_open = True
         self._message_shown = False
-        self._block_text = ""
+        self._block_shown.clear()
         if not self._started:
             self._started = True
             yield Start(message_id, self._runner, model or self._model)
 
-    def _delta(self, delta: Event) -> Iterator[ChatChunk]:
+    def _delta(self, delta: Event) -> Iterable[ChatChunk]:
         match delta["type"]:
             case "text_delta":
-                yield from self._shown(self._joiner.feed(delta["text"]))
+                return self._shown(self._joiner.feed(delta["text"]))
             case "thinking_delta":
-                yield from self._shown(self._joiner.feed(delta["thinking"]))
+                return self._shown(self._joiner.feed(delta["thinking"]))
             case "signature_delta" | "input_json_delta":
                 pass
             case other:
                 self.unknown[f"delta/{other}"] += 1
+        return []
 
-    def _shown(self, piece: str) -> Iterator[ChatChunk]:
-        if piece:
-            self._message_shown = True
-            self._block_text += piece
-            yield Reasoning(piece) if self._block_type == "thinking" else Text(piece)
+    def _shown(self, piece: str) -> Iterable[ChatChunk]:
+        if not piece:
+            return []
+        self._message_shown = True
+        self._block_shown.append(piece)
+        return [Reasoning(piece) if self._block_type == "thinking" else Text(piece)]
 
     def _assistant(self, event: Event) -> Iterator[ChatChunk]:
         """A whole content block, before its content_block_stop; or a message that the CLI made up itself."""
@@ -171,8 +179,9 @@ class ClaudeTranslator(Translator):
         self._joiner.flush()  # a half that waits is in `whole` too
         joiner = SurrogateJoiner()
         whole = joiner.feed(whole) + joiner.flush()
-        if whole.startswith(self._block_text):
-            yield from self._shown(whole[len(self._block_text) :])
+        shown = "".join(self._block_shown)
+        if whole.startswith(shown):
+            yield from self._shown(whole[len(shown) :])
         else:
             self._is_exact = False
             yield Warn("claude's final message differs from what it streamed")
