@@ -129,6 +129,11 @@ ChatChunk = (
 )
 
 
+_PLAIN = (Text, Reasoning)
+_BEFORE_CONTENT = (Start, Retrying)
+_LAST = (Done, Failed)
+
+
 class OrderChecker:
     """Holds every runner to one order of chunks.
 
@@ -139,26 +144,29 @@ class OrderChecker:
     def __init__(self) -> None:
         self.started = False
         self.ended = False
-        self._usage_seen = False
+        self._in_content = False
         self._open_calls: set[str] = set()
 
     def feed(self, chunk: ChatChunk) -> None:
         """Accepts the next chunk, or raises ProtocolError and says what was out of order."""
+        if self._in_content and isinstance(chunk, _PLAIN):
+            return
         if self.ended:
             raise ProtocolError(f"a {chunk.type} chunk came after the end of the stream")
         if isinstance(chunk, Warn):
             return
         if not self.started:
-            if not isinstance(chunk, Start | Retrying):
+            if not isinstance(chunk, _BEFORE_CONTENT):
                 raise ProtocolError(f"a {chunk.type} chunk came before start")
-            self.started = isinstance(chunk, Start)
-        elif isinstance(chunk, Start | Retrying):
+            self.started = self._in_content = isinstance(chunk, Start)
+        elif isinstance(chunk, _BEFORE_CONTENT):
             raise ProtocolError(f"a {chunk.type} chunk came after start")
-        elif isinstance(chunk, Done | Failed):
+        elif isinstance(chunk, _LAST):
             if self._open_calls and isinstance(chunk, Done):
                 raise ProtocolError(f"done while tool calls are incomplete: {sorted(self._open_calls)}")
             self.ended = True
-        elif self._usage_seen:
+            self._in_content = False
+        elif not self._in_content:
             raise ProtocolError(f"a {chunk.type} chunk came after usage")
         else:
             self._feed_content(chunk)
@@ -166,7 +174,7 @@ class OrderChecker:
     def _feed_content(self, chunk: ChatChunk) -> None:
         match chunk:
             case UsageReport():
-                self._usage_seen = True
+                self._in_content = False
             case ToolRequestStart(id=call_id):
                 self._open_calls.add(call_id)
             case ToolRequestArg(id=call_id):
@@ -202,7 +210,11 @@ class ChatStream:
         if self._exhausted:
             raise StopAsyncIteration
         try:
-            chunk = await self._next_checked()
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                raise ProtocolError("the answer ended without its last chunk") from None
+            self._order.feed(chunk)
         except RunnerError as error:
             self._exhausted = True
             error.runner = error.runner or self._runner
@@ -214,14 +226,6 @@ class ChatStream:
             # The source's own clean-up runs before its consumer sees the end.
             self._exhausted = True
             await self._chunks.aclose()
-        return chunk
-
-    async def _next_checked(self) -> ChatChunk:
-        try:
-            chunk = await anext(self._chunks)
-        except StopAsyncIteration:
-            raise ProtocolError("the answer ended without its last chunk") from None
-        self._order.feed(chunk)
         return chunk
 
     async def aclose(self) -> None:

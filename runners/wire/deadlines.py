@@ -65,7 +65,8 @@ class TurnDeadlines:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        self._clock = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
         self._began = self._clock()
         self.turn_ends = self._began + timeouts.turn_s
         self.is_content_seen = False
@@ -83,7 +84,7 @@ class TurnDeadlines:
 
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """The CLI's next event, or DeadlineExceededError naming the deadline that came first."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         cancels = task.cancelling()
         self._waiting, self._waits_since = task, self._clock()
