@@ -53,6 +53,20 @@ GATED = (
 """Begins its answer with `so far`, and ends it with `, so good` when there is a file beside it with `.open` behind its
 name."""
 
+FLOOD = (
+    HELD
+    + """
+            import itertools
+            for number in range(5_000):
+                emit(type="delta", text=f" {number}")
+            emit(type="end", reason="end")
+"""
+)
+"""Counts behind `so far`, as fast as it can."""
+
+ENDLESS = FLOOD.replace("range(5_000)", "itertools.count()")
+"""The same without an end."""
+
 RECORDING = f"""
 import json, os, stat, sys
 

@@ -156,6 +156,7 @@ class Connection:
         self._batch_bytes = 0
         self._peer = Peer(self._send, answer=self._answer, heard=lambda _method, _params: None)
         self._closing = False
+        self._has_ended = False
         self._name = f"connection {next(_numbers)}"
         self.has_asked = False
 
@@ -196,6 +197,7 @@ class Connection:
     async def _refuse_the_rest(self, error: LineTooLongError) -> None:
         """Says why, and reads on for a moment: a client that is cut off while it sends may never see the reason."""
         await self._peer.refuse(_runner_error(error))
+        self._has_ended = True
         self._writer.write_eof()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_S):
@@ -262,10 +264,10 @@ class Connection:
         await self._drained()
 
     def _write_batch(self) -> None:
-        if self._batch:
+        if self._batch and not self._has_ended:
             self._writer.write(b"".join(self._batch))
-            self._batch.clear()
-            self._batch_bytes = 0
+        self._batch.clear()
+        self._batch_bytes = 0
 
     async def _drained(self) -> None:
         if not self._closing:
