@@ -58,7 +58,7 @@ class Chat:
                 try:
                     async with aclosing(self._asked(route, is_last=following is None)) as chunks:
                         async for chunk in chunks:
-                            if isinstance(chunk, Done | Failed):
+                            if isinstance(chunk, (Done, Failed)):
                                 outcome = chunk.stop_reason if isinstance(chunk, Done) else chunk.error.kind
                             yield chunk
                 except RunnerError as error:
