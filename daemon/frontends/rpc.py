@@ -255,23 +255,21 @@ class Connection:
         self._batch_bytes += len(chunk)
         if self._batch_bytes >= _BATCH_BYTES:
             self._write_batch()
-        await self._drained()
+        if not self._closing:
+            await self._writer.drain()
 
     async def _send(self, message: bytes) -> None:
         """Sends a message, and what stands before it, and waits until all has left us."""
         self._batch.append(message)
         self._write_batch()
-        await self._drained()
+        if not self._closing:
+            await self._writer.drain()
 
     def _write_batch(self) -> None:
         if self._batch and not self._has_ended:
             self._writer.write(b"".join(self._batch))
         self._batch.clear()
         self._batch_bytes = 0
-
-    async def _drained(self) -> None:
-        if not self._closing:
-            await self._writer.drain()
 
 
 def _runner_error(error: RunnerError) -> RpcError:

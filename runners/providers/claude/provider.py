@@ -206,7 +206,7 @@ class ClaudeSession(ProcessSession):
     async def event(self) -> dict[str, Any]:
         """The CLI's next event. What the CLI asks of its host (a permission, a hook) is refused."""
         while True:
-            event = await super().event()
+            event = await self._lines.next()
             if event.get("type") != "control_request":
                 return event
             refusal = {"subtype": "error", "request_id": event.get("request_id"), "error": "this host grants nothing"}
