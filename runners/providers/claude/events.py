@@ -78,22 +78,18 @@ class ClaudeTranslator(Translator):
         self._is_exact = True
         self._failure: Event = {}
         self._quota_resets_at: float | None = None
+        self._handlers: dict[str, Callable[[Event], Iterable[ChatChunk]]] = {
+            "stream_event": self._stream_event,
+            "assistant": self._assistant,
+            "user": self._user,
+            "system": self._system,
+            "rate_limit_event": self._rate_limit,
+            "result": self._result,
+        }
 
     def _chunks(self, event: Event) -> Iterable[ChatChunk] | None:
-        match event.get("type"):
-            case "stream_event":
-                return self._stream_event(event)
-            case "assistant":
-                return self._assistant(event)
-            case "user":
-                return self._user(event)
-            case "system":
-                return self._system(event)
-            case "rate_limit_event":
-                return self._rate_limit(event)
-            case "result":
-                return self._result(event)
-        return None
+        handler = self._handlers.get(str(event.get("type")))
+        return None if handler is None else handler(event)
 
     # The answer as it streams
 
