@@ -92,7 +92,7 @@ async def broken_off(provider: LlmProvider, text: str = TEXT) -> RunnerError:
 async def answers(session: Session, provider: LlmProvider, text: str = "still here") -> bool:
     """Whether a session, a prepared one or a blank one, answers."""
     asked = well(text)
-    if session.state == "starting":
+    if not session.turns:
         await session.prepare(provider.session_options(asked))
     return (await fold(session.turn(asked.conversation, provider.sampling(asked)))).content == text
 
@@ -114,7 +114,7 @@ async def neighbour(provider: LlmProvider) -> AsyncIterator[Session]:
 
 
 def left_on_disk(provider: LlmProvider) -> list[str]:
-    return [path.name for name in ("turns", "tmp") for path in provider.directory(name).iterdir()]
+    return [path.name for name in ("conversations", "tmp") for path in provider.directory(name).iterdir()]
 
 
 def received(subject: ReplayedCopilot, method: str) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ async def test_a_cli_that_exits_before_its_answer_gives_its_exit_code_and_last_w
 
 
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize(("fault", "system"), [("deaf_to_resume", ""), ("deaf", "x" * 5_000_000)])
+@pytest.mark.parametrize(("fault", "system"), [("deaf_to_begin", ""), ("deaf", "x" * 5_000_000)])
 async def test_a_server_that_does_not_take_a_turn_meets_a_deadline_and_is_replaced(
     world: World, fault: str, system: str
 ) -> None:
@@ -313,11 +313,11 @@ async def test_a_send_that_is_refused_ends_no_other_conversation(world: World) -
                 await provider.complete(request(TEXT, response_format=shape))
 
 
-@pytest.mark.parametrize("fault", ["slow_resume", "slow_send"])
+@pytest.mark.parametrize("fault", ["slow_begin", "slow_send"])
 async def test_a_cancel_while_a_turn_begins_ends_no_other_conversation(world: World, fault: str) -> None:
     subject = ReplayedCopilot(world, fault=fault)
     provider = subject.provider
-    method = "session.resume" if fault == "slow_resume" else "session.sendMessages"
+    method = "session.create" if fault == "slow_begin" else "session.sendMessages"
     async with neighbour(provider):
         session, stream = await begun(provider, request(TEXT))
         reader = asyncio.create_task(chunks_of(stream))
@@ -329,17 +329,17 @@ async def test_a_cancel_while_a_turn_begins_ends_no_other_conversation(world: Wo
             await session.aclose()
         assert reader.cancelled()
     # A call of the model would be paid for, and nobody reads it.
-    if fault == "slow_resume":
+    if fault == "slow_begin":
         assert len(received(subject, "session.sendMessages")) == 2
     assert [body["messages"][-1]["content"] for body in subject.logged("api")] == ["still here", "and again"]
     assert not left_on_disk(provider)
 
 
-@pytest.mark.parametrize("fault", ["slow_resume", "slow_send"])
+@pytest.mark.parametrize("fault", ["slow_begin", "slow_send"])
 async def test_an_interrupt_while_a_turn_begins_ends_it_as_cancelled(world: World, fault: str) -> None:
     subject = ReplayedCopilot(world, fault=fault)
     provider = subject.provider
-    method = "session.resume" if fault == "slow_resume" else "session.sendMessages"
+    method = "session.create" if fault == "slow_begin" else "session.sendMessages"
     async with neighbour(provider):
         session, stream = await begun(provider, request(HOLD))
         reader = asyncio.create_task(chunks_of(stream))
@@ -407,6 +407,7 @@ async def test_a_slow_reader_does_not_stop_another_conversation(world: World) ->
 
 async def test_deltas_that_nobody_reads_are_held_as_one_text() -> None:
     inbox = Inbox()
+    inbox.begin()
     count = 10_000
     for number in range(1, count + 1):
         # As the CLI tells them: what it has received so far, and the delta.
@@ -423,6 +424,7 @@ async def test_deltas_that_nobody_reads_are_held_as_one_text() -> None:
 
 async def test_a_sign_of_life_without_content_counts_against_silence() -> None:
     inbox = Inbox()
+    inbox.begin()
     inbox.put({"type": "assistant.streaming_delta", "data": {"totalResponseSizeBytes": 3}})
     async with asyncio.timeout(CLOSE_S):
         assert (await inbox.get())["type"] == "assistant.streaming_delta"
@@ -430,6 +432,7 @@ async def test_a_sign_of_life_without_content_counts_against_silence() -> None:
 
 async def test_deltas_of_two_messages_are_not_joined() -> None:
     inbox = Inbox()
+    inbox.begin()
     for kind, name, owner in [
         ("assistant.reasoning_delta", "reasoningId", "r"),
         ("assistant.message_delta", "messageId", "m"),
@@ -474,7 +477,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_and_who_waits_for_it_is_
 
 
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("fault", ["", "deaf_to_abort", "silent", "ignore_term", "slow_resume", "slow_send"])
+@pytest.mark.parametrize("fault", ["", "deaf_to_abort", "silent", "ignore_term", "slow_begin", "slow_send"])
 async def test_closing_the_provider_in_the_middle_of_everything_is_bounded(world: World, fault: str) -> None:
     provider = headless(world, fault)
     streams = [(await begun(provider, request(HOLD)))[1] for _ in range(3)]

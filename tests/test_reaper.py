@@ -82,7 +82,7 @@ async def test_a_daemon_killed_with_chats_leaves_nothing_once_any_other_of_its_s
                 await hold(stack, world.socket, model)
             [lease] = living(world)
             files = [path.name for path in (leases(world) / lease).rglob("*")]
-            assert {"lock", "tmp", "turns"} <= set(files)
+            assert {"lock", "tmp", "conversations"} <= set(files)
             # Six chats on five CLIs and a server with its child, two of them with a child and a daemon.
             assert len(world.processes()) >= 11
             killed.signal(signal.SIGKILL)
@@ -97,7 +97,7 @@ async def test_a_daemon_killed_with_chats_leaves_nothing_once_any_other_of_its_s
         assert mine != lease
     assert living(world) == []
     left = {path.name for path in world.state.rglob("*")}
-    assert not left & {"turns", "tmp", lease}
+    assert not left & {"conversations", "tmp", lease}
 
 
 async def test_a_daemon_that_lives_on_another_socket_is_not_touched(world: World) -> None:

@@ -8,7 +8,8 @@ as `api` what a model API would have been sent; `fault` is one of the names belo
 The answer is the text of the last message, in the events of the recording; `[hold]` is answered with a first word until
 it is aborted. Turns of several sessions are told in turn, an event of each. What the real server does beside its
 recordings was measured on 1.0.102: that a send without the hook's answer dates and trims the text, that it resumes
-nothing but a whole file, and that an abort which overtakes its send leaves a session that never says it is idle.
+nothing but a whole file, that a turn which was aborted stays in its session's history, that some events of a turn come
+again behind its end, and that an abort which overtakes its send leaves a session that never says it is idle.
 """
 
 import base64
@@ -142,7 +143,7 @@ def ids_of(turn: list[Event], *kinds: str) -> list[str]:
 # What the model API would be sent
 
 
-def body_of(session: Event, messages: list[Event], response_format: Any) -> Event:
+def body_of(session: Event, response_format: Any) -> Event:
     params = session["params"]
     system = params.get("systemMessage", {})
     prompt = system.get("content", "") if system.get("mode") == "replace" else "You are the GitHub Copilot CLI. ..."
@@ -150,7 +151,7 @@ def body_of(session: Event, messages: list[Event], response_format: Any) -> Even
     effort = params.get("reasoningEffort", "medium")
     body: Event = {
         "model": params.get("model"),
-        "messages": told + session["history"] + messages,
+        "messages": told + session["history"],
         "stream": params.get("streaming", False),
     }
     if effort != "none":
@@ -247,6 +248,9 @@ class Server:
         write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
 
     def tell(self, session_id: str, event: Event) -> None:
+        event = event | {"id": str(uuid.uuid4())}
+        if session_id in self.sessions:
+            self.sessions[session_id]["told"].append(event)
         self.send(method="session.event", params={"sessionId": session_id, "event": event})
 
     def serve(self) -> None:
@@ -293,6 +297,7 @@ class Server:
             "connect": self.connect,
             "auth.getStatus": self.auth,
             "models.list": self.models,
+            "session.create": self.create,
             "session.resume": self.resume,
             "session.sendMessages": self.send_messages,
             "session.abort": self.abort,
@@ -350,14 +355,22 @@ class Server:
             history = seeded(lines_of(str(path)))
         except ValueError as error:
             raise RefusedError(f"session resume failed: {error}") from None
+        self.opened(request_id, params, history)
+
+    def create(self, request_id: Any, params: Event) -> None:
+        (Path(params["configDir"]) / "session-state" / params["sessionId"]).mkdir(parents=True)
+        self.opened(request_id, params, [])
+
+    def opened(self, request_id: Any, params: Event, history: list[Event]) -> None:
+        session_id = params["sessionId"]
         fault = "" if "[well]" in params.get("systemMessage", {}).get("content", "") else FAULT
-        self.sessions[session_id] = {"params": params, "history": history, "fault": fault}
-        if fault == "deaf_to_resume":
+        self.sessions[session_id] = {"params": params, "history": history, "fault": fault, "told": []}
+        if fault == "deaf_to_begin":
             return
         self.tell(session_id, {"type": "session.skills_loaded", "data": {"skills": []}, "ephemeral": True})
         mode = {"isRemote": False, "mode": "interactive", "modelState": {"modelId": params.get("model")}}
         answer = {"sessionId": session_id, "nativeSessionId": session_id} | mode
-        if fault == "slow_resume":
+        if fault == "slow_begin":
             self.later[session_id] = (time.monotonic() + _SLOW_S, lambda: self.reply(request_id, **answer))
         else:
             self.reply(request_id, **answer)
@@ -385,6 +398,11 @@ class Server:
             self.running.append(session_id)
 
         session["send"] = request_id
+        if session["fault"] == "told_again":
+            # What belongs to the turn before, behind its end.
+            for event in session["told"]:
+                self.send(method="session.event", params={"sessionId": session_id, "event": event})
+        session["told"] = []
         if session["fault"] == "slow_send":
             self.later[session_id] = (time.monotonic() + _SLOW_S, begin)
         else:
@@ -454,8 +472,9 @@ class Server:
     def answer(self, session: Event, new: list[Event], shape: Any) -> Turn:
         fault, asks = session["fault"], session["params"].get("hooks")
         sent = [user_message(message["prompt"], message.get("attachments", [])) for message in new]
-        if asks:
+        if asks and not session.get("is_started"):
             yield {"hook": "sessionStart", "input": {"source": "resume"}}
+        session["is_started"] = True
         if new:
             prompt = new[-1]["prompt"]
             transformed = _DATE + prompt.rstrip()
@@ -465,7 +484,9 @@ class Server:
                 said = yield {"hook": "userPromptTransformed", "input": hook}
                 transformed = ((said or {}).get("output") or {}).get("modifiedTransformedPrompt", transformed)
             sent[-1] = user_message(transformed, new[-1].get("attachments", []))
-        body = body_of(session, sent, shape)
+        # From here on it is in the session's history, whatever becomes of the turn.
+        session["history"] += sent
+        body = body_of(session, shape)
         log(api=body)
         text = text_of(body["messages"][-1])
         turn, _ = self.recording
@@ -479,6 +500,8 @@ class Server:
             deltas += event["type"] == "assistant.message_delta"
             if is_lost(fault, event, deltas):
                 continue
+            if event["type"] == "assistant.message":
+                session["history"].append({"role": "assistant", "content": text or None})
             if event["type"] == "session.idle" and asks:
                 yield {"hook": "agentStop", "input": {"stopReason": "end_turn"}}
             yield event

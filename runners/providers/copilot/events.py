@@ -171,7 +171,8 @@ class CopilotTranslator(Translator):
 
     def _end(self, usage: Event | None, raw: str | None = None) -> Iterator[ChatChunk]:
         raw = raw or (usage or {}).get("finishReason") or "stop"
-        self.ended, self.is_clean = True, raw == "stop"
+        self.ended = True
+        self.is_clean = raw == "stop" and self._has_message  # what it told whole is what it holds
         yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
         if usage is not None:
             yield UsageReport(_usage(usage))

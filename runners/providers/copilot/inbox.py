@@ -1,4 +1,4 @@
-"""The events of one turn between the process that tells them and the client that reads them."""
+"""The events of a CLI's session between the process that tells them and the client that reads them."""
 
 import asyncio
 from collections import deque
@@ -12,32 +12,50 @@ _NOWHERE = -1
 
 
 class Inbox:
-    """The events of one turn until its client reads them.
+    """The events of the turn that is under way, from `begin` to `end`, until its client reads them.
 
-    Other turns share the process, so nobody can tell it to wait: deltas that pile up are joined, and what is held is
+    Other sessions share the process, so nobody can tell it to wait: deltas that pile up are joined, and what is held is
     no more than the answer itself.
     """
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
+        self._is_open = False
         self._seen: set[str] = set()
+        self._seen_before: set[str] = set()
         self._size: int | None = None
         self._is_size_new = False
         self._error: RunnerError | None = None
         self._changed = asyncio.Event()
         self.is_idle = asyncio.Event()
         """The CLI's session is at rest, or gone."""
+        self.is_idle.set()
+
+    def begin(self) -> None:
+        """A turn begins now: what was told before is none of its events."""
+        self._seen, self._seen_before = set(), self._seen
+        self._size, self._is_size_new = None, False
+        self._events.clear()
+        self._is_open = True
+        self.is_idle.clear()
+
+    def end(self) -> None:
+        """The turn has ended: what is unread of it, and what may still come, is forgotten."""
+        self._events.clear()
+        self._is_open = False
 
     def put(self, event: Event) -> None:
         """Takes the next event."""
-        if event.get("type") == "session.idle":
-            self.is_idle.set()
         # 1.0.102 tells some events of a fast answer twice, the second time behind its end.
         event_id = event.get("id")
-        if self._error is not None or event_id in self._seen:
+        if event_id in self._seen or event_id in self._seen_before:
             return
         if event_id is not None:
             self._seen.add(event_id)
+        if event.get("type") == "session.idle":
+            self.is_idle.set()
+        if self._error is not None or not self._is_open:
+            return
         data = event.get("data")
         if event.get("type") == "assistant.streaming_delta" and isinstance(data, dict):
             # Stands before each delta: how long the answer is with it, which says where it belongs.

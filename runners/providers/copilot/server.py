@@ -29,11 +29,16 @@ _CLEAN_UP_S = 2.0
 _NO_SUCH_MODEL = re.compile(r"\bmodel\b.*\b(not found|not available|unknown)\b", re.IGNORECASE)
 
 
-class Turn(Protocol):
-    """What runs in the server, by the id of the CLI's session that it is there."""
+class Hosted(Protocol):
+    """A session of the CLI's, as the server that it is in sees it."""
 
     id: str
     inbox: Inbox
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is in a turn."""
+        ...
 
     def hook(self, kind: str) -> dict[str, Any]:
         """The answer to a question of the CLI's."""
@@ -49,17 +54,18 @@ class Turn(Protocol):
 
 
 class CopilotServer:
-    """A headless `copilot` and the turns that run in it."""
+    """A headless `copilot` and the sessions in it. `when_retired` holds who wants to know when it takes no more."""
 
     def __init__(self, cwd: Path) -> None:
         self.cwd = cwd
         self.is_retired = False
-        """No new conversation may begin here: it ends, has ended, or is deaf."""
+        """No new conversation and no new turn may begin here: it ends, has ended, or is deaf."""
         self.has_died = False
         """It has ended by itself."""
-        self._is_broken = False
+        self._broken: RunnerError | None = None
         self.users = 0
-        self.turns: dict[str, Turn] = {}
+        self.sessions: dict[str, Hosted] = {}
+        self.when_retired: set[Callable[[], None]] = set()
         self._rpc: RpcProcess
 
     @classmethod
@@ -106,56 +112,66 @@ class CopilotServer:
                 raise ModelNotFoundError(f"copilot refused: {error}") from error
             raise ProtocolError(f"copilot refused {method}: {error}") from error
 
-    async def farewell(self, turn: Turn, *, abort: bool) -> None:
-        """Ends what a turn left in the CLI, with `abort` also what it still does.
+    def reason(self) -> RunnerError:
+        """Why it takes no more turns."""
+        return copy.copy(self._broken) or ProtocolError("copilot's server no longer does what it is told")
+
+    async def farewell(self, session: Hosted, *, abort: bool) -> None:
+        """Ends a session, with `abort` also what it still does, and removes its files.
 
         A process that does not answer that in time is left to the turns that it still serves, and is else killed.
         """
         try:
             async with asyncio.timeout(_CLEAN_UP_S):
-                await turn.end(abort=abort)
+                await session.end(abort=abort)
         except TimeoutError:
             _log.warning("copilot %d does not end a session", self._rpc.cli.pid)
-            self.is_retired = True
-            if len(self.turns) == 1:
+            self._retire()
+            if not any(other.is_busy for other in self.sessions.values() if other is not session):
                 await self._kill()
         except RunnerError as error:
-            if not self._is_broken:
+            if self._broken is None:
                 _log.warning("copilot %d: %s", self._rpc.cli.pid, error)
         finally:
-            if self._is_broken:
+            if self._broken is not None:
                 await self._kill()
-            self.turns.pop(turn.id, None)
-            turn.remove()
+            self.sessions.pop(session.id, None)
+            session.remove()
+
+    def _retire(self) -> None:
+        self.is_retired = True
+        for told in list(self.when_retired):
+            told()
 
     async def _kill(self) -> None:
         """Kills the process and waits for that: while it lives it may write a session's files again."""
-        self.is_retired = True
+        self._retire()
         self._rpc.cli.kill()
         await self._rpc.cli.wait()
 
     def close(self, *, ask: bool = True) -> "asyncio.Future[None]":
         """Begins to end the process; idempotent."""
-        self.is_retired = True
+        self._retire()
         return self._rpc.close(ask=ask)
 
     async def _answer(self, _request_id: RequestId, method: str, params: dict[str, Any]) -> Any:
-        turn = self.turns.get(str(params.get("sessionId")))
-        if method == "hooks.invoke" and turn is not None:
-            return turn.hook(str(params.get("hookType")))
+        session = self.sessions.get(str(params.get("sessionId")))
+        if method == "hooks.invoke" and session is not None:
+            return session.hook(str(params.get("hookType")))
         raise RpcError(METHOD_NOT_FOUND, f"this host grants nothing, {method} included")
 
     def _heard(self, method: str, params: dict[str, Any]) -> None:
-        turn = self.turns.get(str(params.get("sessionId"))) if method == "session.event" else None
-        if turn is not None and isinstance(params.get("event"), dict):
-            turn.inbox.put(params["event"])
+        session = self.sessions.get(str(params.get("sessionId"))) if method == "session.event" else None
+        if session is not None and isinstance(params.get("event"), dict):
+            session.inbox.put(params["event"])
 
     def _ended(self, error: RunnerError) -> None:
         self.has_died = not self.is_retired
-        self.is_retired = self._is_broken = True
-        for turn in self.turns.values():
-            turn.inbox.fail(copy.copy(error))
-            turn.inbox.is_idle.set()
+        self._broken = error
+        for session in self.sessions.values():
+            session.inbox.fail(copy.copy(error))
+            session.inbox.is_idle.set()
+        self._retire()
 
 
 class SharedServer:
