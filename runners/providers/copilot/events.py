@@ -5,46 +5,19 @@ Facts are from 1.0.102 and, for the one-shot mode, from the older versions in `T
 recorded transcripts.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterator
 
-from runners.errors import (
-    AuthExpiredError,
-    ContextOverflowError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    NetworkError,
-    NotAuthenticatedError,
-    OverloadedError,
-    PermissionDeniedError,
-    ProtocolError,
-    QuotaExhaustedError,
-    RateLimitedError,
-    RequestCancelledError,
-    RunnerError,
-    VendorError,
-)
+from runners.errors import ContextOverflowError, ProtocolError, RequestCancelledError
 from runners.messages import Usage
+from runners.providers.copilot.failures import failure
 from runners.providers.copilot.inbox import size_of
 from runners.stream import ChatChunk, Done, Reasoning, Retrying, Start, SurrogateJoiner, Text, UsageReport, Warn
 from runners.translator import Event, Translator
 
-LOGIN_HINT = "copilot login"
 _STOP_REASONS = {"stop": "end_turn", "length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
 # What the CLI calls again by itself; a 401 after it has looked for a newer login.
 _CLI_RETRIES = ("rate_limited", "overloaded", "vendor_error", "network", "auth_expired")
-NO_LOGIN = (
-    *("No GitHub OAuth token", "No authentication information", "Not authenticated"),
-    "not created with authentication info",
-)
-_CONTEXT_WORDS = ("context_length_exceeded", "maximum context length", "prompt budget", "context window")
-_TOKENS = re.compile(r"maximum context length is (\d+) tokens.*?(\d+) tokens", re.DOTALL)
-
-
-def not_logged_in() -> NotAuthenticatedError:
-    """The error for a CLI without a login."""
-    return NotAuthenticatedError("copilot is not logged in", hint=LOGIN_HINT)
+_TOO_LONG = "the conversation does not fit into the model's window"
 
 
 class CopilotTranslator(Translator):
@@ -56,9 +29,12 @@ class CopilotTranslator(Translator):
     The one-shot mode loses deltas when they come fast, so there the text is taken from the whole message alone.
     """
 
-    def __init__(self, runner: str, model: str, *, is_one_shot: bool = False) -> None:
+    def __init__(
+        self, runner: str, model: str, *, is_one_shot: bool = False, max_prompt_tokens: int | None = None
+    ) -> None:
         super().__init__(runner)
         self._model = model
+        self._max_prompt_tokens = max_prompt_tokens
         self._is_one_shot = is_one_shot
         self._started = False
         self._told: list[str] = []  # the deltas in their place, whether shown or not
@@ -83,6 +59,7 @@ class CopilotTranslator(Translator):
             "user.message": self._user_message,
             "model.call_failure": self._call_failure,
             "session.error": self._session_error,
+            "session.usage_info": self._prompt_counted,
             "session.truncation": self._overflow,
             "session.compaction_start": self._overflow,
             "assistant.idle": self._idle,
@@ -228,7 +205,7 @@ class CopilotTranslator(Translator):
     def _call_failure(self, data: Event) -> Iterator[ChatChunk]:
         """A call failed. Before the answer the CLI may call again; a text that began would come a second time."""
         # Without a word on what kind it was (so 1.0.70) nobody answered the call.
-        error = _failure(data.get("statusCode"), data.get("errorMessage", ""), {"failureKind": "transport"} | data)
+        error = failure(data.get("statusCode"), data.get("errorMessage", ""), {"failureKind": "transport"} | data)
         if self._started or error.kind not in _CLI_RETRIES:
             raise error
         self.retried_error = error
@@ -236,61 +213,25 @@ class CopilotTranslator(Translator):
         self._failures += 1
         yield Retrying(attempt=self._failures, max_attempts=None, delay_s=None, error=error.kind)
 
+    def _prompt_counted(self, data: Event) -> Iterator[ChatChunk]:
+        """Comes before each call of the model, as near as the CLI can count."""
+        yield from ()
+        tokens, limit = data.get("currentTokens"), self._max_prompt_tokens
+        if limit is not None and tokens is not None and tokens > limit:
+            raise ContextOverflowError(_TOO_LONG, requested_tokens=tokens, max_tokens=limit)
+
     def _overflow(self, data: Event) -> Iterator[ChatChunk]:
         """The CLI is about to shorten the conversation: for the model it would be another one."""
         yield from ()
         limit, tokens = data.get("tokenLimit"), data.get("preTruncationTokensInMessages")
-        message = "the conversation does not fit into the model's window"
-        raise ContextOverflowError(message, requested_tokens=tokens, max_tokens=limit)
+        raise ContextOverflowError(_TOO_LONG, requested_tokens=tokens, max_tokens=limit)
 
     def _session_error(self, data: Event) -> Iterator[ChatChunk]:
         if self._is_one_shot and self._has_message and "statusCode" not in data:
             yield from self._end(None)  # an answer without text is an answer
             return
         # What failed last has the finer class.
-        raise self.retried_error or _failure(data.get("statusCode"), data["message"], data)
-
-
-def _failure(status: int | None, said: str, details: Event) -> RunnerError:  # noqa: PLR0911 the vendor's table
-    """The vendor's table of errors, from `model.call_failure`, or from `session.error` where there was no call."""
-    text, code = _message(said), f"{details.get('errorCode')} {details.get('errorType')}"
-    message = text or f"copilot's request failed: HTTP {status} ({code})"
-    if any(words in said for words in NO_LOGIN):
-        return not_logged_in()
-    if any(words in said or words in code for words in _CONTEXT_WORDS) or status == 413:
-        tokens = _TOKENS.search(text)
-        limit, requested = (int(tokens[1]), int(tokens[2])) if tokens else (None, None)
-        return ContextOverflowError(message, requested_tokens=requested, max_tokens=limit)
-    if "insufficient_quota" in code or "insufficient_quota" in said or status == 402:
-        return QuotaExhaustedError(message)
-    if status == 401:
-        own_api = "the key that `provider.api_key_env` names is not accepted"
-        return AuthExpiredError(message, hint=own_api if details.get("isByok") else LOGIN_HINT)
-    if status == 403:
-        return PermissionDeniedError(message)
-    if status == 404:
-        return ModelNotFoundError(message)
-    if status == 429:
-        return RateLimitedError(message)
-    if status in (503, 529) or "overloaded" in code:
-        return OverloadedError(message)
-    if status is not None and status < 500:
-        return InvalidRequestError(message)
-    if status is None and details.get("failureKind") == "transport":
-        return NetworkError(message)
-    return VendorError(message)
-
-
-def _message(said: str) -> str:
-    """The sentence in an error: the CLI hands on its vendor's JSON object, or a JSON string, as text."""
-    try:
-        value = json.loads(said)
-    except (ValueError, RecursionError):
-        return said
-    if isinstance(value, dict):
-        inner = value.get("error")
-        value = inner.get("message") if isinstance(inner, dict) else value.get("message")
-    return value if isinstance(value, str) else said
+        raise self.retried_error or failure(data.get("statusCode"), data["message"], data)
 
 
 def _usage(usage: Event) -> Usage:

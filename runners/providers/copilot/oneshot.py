@@ -15,7 +15,8 @@ from runners.messages import ChatMessage
 from runners.process_session import JsonLines
 from runners.prompt import as_one_text
 from runners.provider import LlmProvider, ProcessRef, Sampling, SessionOptions
-from runners.providers.copilot.events import NO_LOGIN, CopilotTranslator, not_logged_in
+from runners.providers.copilot.events import CopilotTranslator
+from runners.providers.copilot.failures import NO_LOGIN, not_logged_in
 from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
 from runners.wire.process import CliProcess

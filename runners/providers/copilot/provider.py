@@ -16,7 +16,7 @@ from runners.capabilities import Capabilities
 from runners.errors import ConfigError, NotInstalledError, ProtocolError
 from runners.messages import ChatRequest, ImagePart, ModelInfo
 from runners.provider import Health, LlmProvider, Session
-from runners.providers.copilot.events import not_logged_in
+from runners.providers.copilot.failures import not_logged_in
 from runners.providers.copilot.oneshot import ARGUMENTS as ONE_SHOT_ARGUMENTS
 from runners.providers.copilot.oneshot import OneShotSession
 from runners.providers.copilot.server import CopilotServer, SharedServer
@@ -169,17 +169,16 @@ class CopilotProvider(LlmProvider):
         await self.discover()
         if not self._known.is_headless:
             return self._one_shot()
-        settings: dict[str, Any] = {"model": self.default_model}
-        limit = None
+        # At the end of what it takes for the model's window the CLI would shorten the conversation or sum it up.
+        window = {"limits": {"max_prompt_tokens": _NO_LIMIT}}
+        settings: dict[str, Any] = {"model": self.default_model, "modelCapabilities": window}
         if self.settings.provider is not None:
             key = self._api_key()
             place = {"type": self.settings.provider.type, "baseUrl": self.settings.provider.base_url}
             settings["provider"] = place | ({"apiKey": key} if key else {})
-            limit = self.settings.provider.max_prompt_tokens
-        # What the CLI takes for the model's window, beyond which it drops the oldest messages in silence.
-        settings["modelCapabilities"] = {"limits": {"max_prompt_tokens": limit or _NO_LIMIT}}
         server = await self._shared.acquire()
-        return CopilotSession(self, self._shared, server, settings)
+        limit = self.settings.provider.max_prompt_tokens if self.settings.provider else None
+        return CopilotSession(self, self._shared, server, settings, limit)
 
     def _one_shot(self) -> OneShotSession:
         env = self._environment()

@@ -22,17 +22,24 @@ from runners.wire.deadlines import TurnDeadlines
 class CopilotSession(TranscriptSession):
     """A conversation on the headless server. After a cancelled or failed turn it can go on from before that turn.
 
-    `settings` are the parameters of the CLI's sessions that come from runners.yaml.
+    `settings` are the parameters of the CLI's sessions that come from runners.yaml; the prompt of no turn may have more
+    than `max_prompt_tokens`.
     """
 
     def __init__(
-        self, provider: LlmProvider, shared: SharedServer, server: CopilotServer, settings: dict[str, Any]
+        self,
+        provider: LlmProvider,
+        shared: SharedServer,
+        server: CopilotServer,
+        settings: dict[str, Any],
+        max_prompt_tokens: int | None,
     ) -> None:
         super().__init__(provider)
         self.server = server
         self.process = server.process
         self._shared = shared
         self._settings = settings
+        self._max_prompt_tokens = max_prompt_tokens
         self._options = SessionOptions()
         self._cli: CliSession | None = None
         self._inbox = Inbox()
@@ -47,7 +54,7 @@ class CopilotSession(TranscriptSession):
         self.state = "idle"
 
     def translator(self) -> CopilotTranslator:
-        return CopilotTranslator(self.provider.name, self.model)
+        return CopilotTranslator(self.provider.name, self.model, max_prompt_tokens=self._max_prompt_tokens)
 
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
         settings = self._settings | {"systemMessage": {"mode": "replace", "content": self._options.system}}
