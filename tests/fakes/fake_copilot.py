@@ -498,10 +498,10 @@ class Server:
         deltas = 0
         for event in adapted(turn, text, replaced):
             deltas += event["type"] == "assistant.message_delta"
-            if is_lost(fault, event, deltas):
-                continue
             if event["type"] == "assistant.message":
                 session["history"].append({"role": "assistant", "content": text or None})
+            if is_lost(fault, event, deltas):
+                continue
             if event["type"] == "session.idle" and asks:
                 yield {"hook": "agentStop", "input": {"stopReason": "end_turn"}}
             yield event
@@ -514,7 +514,9 @@ class Server:
 
 
 def is_lost(fault: str, event: Event, number: int) -> bool:
-    """Whether a delta is lost on its way."""
+    """Whether a delta, or the whole message, is lost on its way."""
+    if event["type"] == "assistant.message":
+        return fault == "message_lost"
     if event["type"] != "assistant.message_delta":
         return False
     return (fault == "delta_lost" and number == 2) or (fault == "tail_lost" and number > 1)
