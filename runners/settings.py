@@ -115,7 +115,7 @@ class CopilotModelProvider(_Strict):
     """A model API of the user's own, that copilot calls in GitHub's place.
 
     `api_key_env` names the variable with its key: in the entry's `env`, else in the daemon's environment.
-    `max_prompt_tokens` is the model's window, which the CLI cannot know; it refuses longer prompts by itself.
+    `max_prompt_tokens` is the model's window, which the CLI cannot know; longer prompts are refused.
     """
 
     type: Literal["openai", "azure", "anthropic"] = "openai"
