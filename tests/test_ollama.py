@@ -1082,6 +1082,28 @@ async def test_what_a_killed_server_has_started_leaves_with_it(world: World) -> 
         assert left == []
 
 
+async def test_a_session_whose_server_goes_between_turns_is_dead_and_says_so(world: World) -> None:
+    async with ollama(world) as (_, provider):
+        used, blank = await provider.open(), await provider.open()
+        gone_now: list[str] = []
+        used.when_dead, blank.when_dead = (lambda: gone_now.append("used")), (lambda: gone_now.append("blank"))
+        await used.prepare(provider.session_options(request("hi")))
+        await fold(used.turn(request("hi").conversation, provider.sampling(request("hi"))))
+        assert used.state == "idle"
+        serve_process(provider).send_signal(signal.SIGKILL)
+
+        async def both() -> bool:
+            return len(gone_now) == 2
+
+        await until(both)
+        assert {used.state, blank.state} == {"dead"}
+        with pytest.raises(ProcessExitedError, match="SIGKILL"):
+            await blank.prepare(provider.session_options(request("hi")))
+        await used.aclose()
+        await blank.aclose()
+        assert len(gone_now) == 2
+
+
 async def test_a_server_killed_between_two_chats_costs_the_next_one_nothing(world: World) -> None:
     async with ollama(world, child=True) as (_, provider):
         await provider.complete(request("one"))

@@ -169,14 +169,19 @@ class Servers:
 
 
 class OllamaServe:
-    """A server on a loopback port of the system's choice. It ends with its provider."""
+    """A server on a loopback port of the system's choice. It ends with its provider.
+
+    `when_exited` holds who wants to know that its process has ended.
+    """
 
     def __init__(self, cli: CliProcess) -> None:
         self.url = ""
+        self.when_exited: set[Callable[[], None]] = set()
         self.process = ProcessRef(cli.pid, cli.start_time)
         self._cli = cli
         # It writes a line for each request; a pipe that nobody reads would stop it.
         self._draining = asyncio.create_task(self._drain(), name=f"ollama-drain-{cli.pid}")
+        cli.when_exited(self._exited)
 
     @classmethod
     async def spawn(cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> "OllamaServe":
@@ -205,6 +210,10 @@ class OllamaServe:
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._cli.returncode is None
+
+    def _exited(self) -> None:
+        for told in list(self.when_exited):
+            told()
 
     async def exited(self) -> ProcessExitedError | None:
         """Why it is gone, with its last words; None when, a moment later, it still runs."""

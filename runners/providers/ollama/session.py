@@ -39,8 +39,18 @@ class OllamaSession(TranscriptSession):
         self._lines: deque[bytes] = deque()
         self._is_interrupted = False
         self._closing: asyncio.Task[None] | None = None
+        if serve is not None:
+            serve.when_exited.add(self._exited)
+
+    def _exited(self) -> None:
+        # In the middle of a turn the connection breaks, and `settle` looks.
+        if self.state in ("starting", "idle"):
+            self.state = "dead"
+            self.when_dead()
 
     async def prepare(self, options: SessionOptions) -> None:
+        if self.state == "dead" and self._serve is not None and (exited := await self._serve.exited()):
+            raise exited
         self._options = options
         self.state = "idle"
 
@@ -130,6 +140,8 @@ class OllamaSession(TranscriptSession):
         if self.state == "busy":
             self.settle(is_clean=False)
         self.state = "dead"
+        if self._serve is not None:
+            self._serve.when_exited.discard(self._exited)
         if self._closing is None:
             self._closing = asyncio.create_task(self._http.close(), name="ollama-close")
             self._closing.add_done_callback(lambda _: self.provider.sessions.discard(self))
