@@ -14,7 +14,7 @@ from daemon import __version__
 from daemon.cli_service import service
 from daemon.client import Client
 from daemon.errors import EXIT_NO, DaemonError
-from daemon.output import config_errors, print_answer, print_json, print_table, reported, warn
+from daemon.output import config_errors, print_answer, print_json, print_table, reported, served, warn
 from daemon.paths import log_path, socket_path
 from daemon.unix_socket import lock_path
 
@@ -150,7 +150,8 @@ def status(socket: Path | None, *, as_json: bool) -> None:
     if not as_json:
         memory = f"{answer['memory_bytes'] / 1e6:.0f} MB with its CLIs"
         click.echo(f"runnerd {answer['version']}, pid {answer['pid']}, up {answer['uptime_s']:.0f} s, {memory}\n")
-        print_table(("name", "state", "running", "queued"), answer["runners"])
+        rows = [row | {"served": served(row["served"])} for row in answer["runners"]]
+        print_table(("name", "state", "running", "queued", "served"), rows)
         workers = [{"runner": row["name"]} | worker for row in answer["runners"] for worker in row["workers"]]
         if workers:
             click.echo()

@@ -116,6 +116,12 @@ def print_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
         click.echo(line.rstrip())
 
 
+def served(ways: dict[str, Any]) -> str:
+    """How many chats were served in which way, and the mean time until they had a session."""
+    told = [f"{way['chats']} {name} ({1000 * way['session_s']:.0f} ms)" for name, way in ways.items()]
+    return ", ".join(told) or "-"
+
+
 def _cell(column: str, value: Any) -> str:
     if value is None:
         return "-"

@@ -16,12 +16,18 @@ from daemon.choice import Wanted, decide, surplus
 from daemon.conversation import parted, told
 from daemon.memory import Memory
 from daemon.worker import Worker
+from runners.errors import RunnerError
 from runners.messages import ChatMessage, ChatRequest, ChatResponse, Served
 from runners.provider import LlmProvider, Session
 from runners.stream import ChatChunk, Done, Failed, ResponseBuilder, Start
 
 _REFILL_AFTER_S = 0.25
 """A CLI's start takes the processor from the answer that is just beginning."""
+
+_BLANK_AGE_S = 3600.0
+"""A blank that nobody takes is renewed: what its CLI has read at its start, such as a login or the date, grows old."""
+
+_OF_THE_LOGIN = ("not_authenticated", "auth_expired", "permission")
 
 _log = structlog.get_logger()
 
@@ -102,6 +108,10 @@ class Pool:
                 response = reply.response()
                 worker.conversation = told([*request.conversation, _message(response)])
                 worker.awaits = frozenset(call.id for call in response.tool_calls)
+        except RunnerError as error:
+            if error.kind in _OF_THE_LOGIN:
+                self._start_over()
+            raise
         finally:
             self._give_back(worker)
         if done is not None:
@@ -125,12 +135,7 @@ class Pool:
     def drain(self) -> None:
         """From now on nothing is kept or started ahead. What is in use goes when it is given back."""
         self._keeps = False
-        for warm in self._warm.values():
-            if warm.refill is not None:
-                warm.refill.cancel()
-        for worker in self.workers:
-            if worker.state in ("starting", "idle", "parked"):
-                self.close(worker)
+        self._start_over()
 
     async def aclose(self) -> None:
         """Closes every worker; no chat has one by now."""
@@ -158,6 +163,16 @@ class Pool:
             self.workers.remove(worker)
             self._memory.happened()
 
+    def _start_over(self) -> None:
+        """Closes what waits: when its user has mended a login, none must answer that has read the old one."""
+        for warm in self._warm.values():
+            if warm.refill is not None:
+                warm.refill.cancel()
+                warm.refill = None
+        for worker in self.workers:
+            if worker.state in ("starting", "idle", "parked"):
+                self.close(worker)
+
     # Taking and giving back
 
     async def _taken(self, provider: LlmProvider, wanted: Wanted) -> Worker:
@@ -167,8 +182,9 @@ class Pool:
             worker = decide(wanted, self.workers) or self._begin(provider)
         was_blank = worker.is_blank
         worker.move("busy")
-        if self._keeps:
-            self._ask_for(provider, was_taken=was_blank)
+        self._ask_for(provider)
+        if was_blank:
+            self._refill_soon(provider.default_model)
         return worker
 
     async def _room(self, provider: LlmProvider) -> None:
@@ -228,13 +244,15 @@ class Pool:
         """Until when a model is wanted that is asked for now."""
         return time.monotonic() + self._runner.settings.idle_ttl_s
 
-    def _ask_for(self, provider: LlmProvider, *, was_taken: bool) -> None:
-        """A model was asked for: blanks of it are wanted for a while, and where one was taken another one soon."""
+    def _ask_for(self, provider: LlmProvider) -> None:
+        """A model was asked for: blanks of it are wanted for a while."""
         warm = self._warm.setdefault(provider.default_model, _Warm(provider, 0.0))
         warm.until_s = max(warm.until_s, self._wanted_until_s())
-        if was_taken and warm.refill is None:
-            later = asyncio.get_running_loop().call_later
-            warm.refill = later(_REFILL_AFTER_S, self._refill, provider.default_model)
+
+    def _refill_soon(self, model: str) -> None:
+        warm = self._warm[model]
+        if self._keeps and warm.refill is None:
+            warm.refill = asyncio.get_running_loop().call_later(_REFILL_AFTER_S, self._refill, model)
 
     def _refill(self, model: str) -> None:
         warm = self._warm[model]
@@ -256,6 +274,8 @@ class Pool:
         now_s = time.monotonic()
         for worker in self.workers:
             if self._rests_until_s(worker) <= now_s:
+                if worker.is_blank and self._warm[worker.model].until_s > now_s:
+                    self._refill_soon(worker.model)
                 self.close(worker)
         next_s = min(map(self._rests_until_s, self.workers), default=math.inf)
         if next_s < math.inf:
@@ -265,7 +285,7 @@ class Pool:
         settings = self._runner.settings
         match worker.state:
             case "idle" if worker.is_blank:
-                return self._warm[worker.model].until_s
+                return min(self._warm[worker.model].until_s, worker.used_s + _BLANK_AGE_S)
             case "idle":
                 return worker.used_s + settings.idle_ttl_s
             case "parked":

@@ -155,8 +155,9 @@ class Service:
         return known.state if known else "unknown"
 
     def refuse_chats(self) -> None:
-        """From now on no chat begins; those that run go on."""
+        """From now on no chat begins, and nothing is kept for one; those that run go on."""
         self._draining = True
+        self._supervisor.drain()
 
 
 def _alloy(members: list[Route]) -> dict[str, Any]:

@@ -176,6 +176,11 @@ class Supervisor:
         if supervised.evidence is not before and self._is_current(runner):
             self._probe(supervised)
 
+    def drain(self) -> None:
+        """Nothing is kept for chats that come later, or started for them."""
+        for supervised in self._records.values():
+            supervised.pool.drain()
+
     async def aclose(self) -> None:
         """Ends every probe, every session and every runner."""
         tasks = [supervised.probe for supervised in self._records.values() if supervised.probe is not None]
