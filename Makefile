@@ -8,7 +8,7 @@ override export PROMPT := $(value PROMPT)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: chat test check faults soak clis clean
+.PHONY: chat test check faults soak bench clis clean
 
 # Where no model at all can answer (`health` is 1) it shows the way there with an echo.
 chat: .venv/runtime
@@ -36,6 +36,10 @@ faults: .venv/development
 soak: .venv/development
 	RUNNERD_SOAK=2000 $(BIN)/python -m pytest --timeout 900 tests/test_soak.py
 
+# What a chat costs through the daemon, against the same CLI by hand and through its vendor's SDK; less than ten minutes.
+bench: .venv/bench clis
+	$(BIN)/python -m tests.bench
+
 # The vendors' real CLIs, in the versions that the tests pin.
 clis: .venv/development
 	@$(BIN)/python -m tests.live.install
@@ -48,6 +52,10 @@ clis: .venv/development
 
 .venv/development: .venv/runtime
 	$(PIP) install --editable '.[dev]'
+	@touch $@
+
+.venv/bench: .venv/development
+	$(PIP) install --editable '.[bench]'
 	@touch $@
 
 clean:

@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 import psutil
 
 END_S = 20.0
-_CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[1]
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class World:
     def python(self, source: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
         """Runs a Python program that may import what is tested, in a process of its own, to its good end."""
         command = [sys.executable, "-W", "error", "-c", source, *arguments]
-        done = subprocess.run(command, env=self.env, capture_output=True, timeout=60, check=False, cwd=_CHECKOUT)
+        done = subprocess.run(command, env=self.env, capture_output=True, timeout=60, check=False, cwd=CHECKOUT)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
         return done
 

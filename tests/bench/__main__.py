@@ -1,0 +1,61 @@
+"""`python -m tests.bench`: measures, prints tables, writes all of it as JSON; with `--check` 1 when a target fails."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tests.bench import commands, first_token, rate, sent, streams
+from tests.bench.figures import Row
+from tests.bench.size import LARGE, SMALL, SMALLEST, Size
+from tests.bench.table import printed
+
+_GROUPS: dict[str, Callable[[Size], Iterable[Row]]] = {
+    "first": first_token.measure,
+    "sent": sent.measure,
+    "rate": rate.measure,
+    "streams": streams.measure,
+    "commands": commands.measure,
+}
+_SIZES = {"large": LARGE, "small": SMALL, "smallest": SMALLEST}
+_RESULTS = Path(__file__).with_name("results.json")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"{', '.join(_GROUPS)}; all, unless named")
+    parser.add_argument("--size", choices=_SIZES, default="large", help="smallest: fakes alone, to see that it works")
+    parser.add_argument("--runs", type=int, help="of each thing")
+    parser.add_argument("--only", default="", help="the CLIs whose name holds this, such as 2.1.329")
+    parser.add_argument("--json", type=Path, default=_RESULTS, metavar="FILE", help="where all of it is written")
+    parser.add_argument("--check", action="store_true", help="1 when a target fails")
+    options = parser.parse_args()
+    if unknown := set(options.groups) - _GROUPS.keys():
+        parser.error(f"no such group: {', '.join(unknown)}")
+    size = _SIZES[options.size].with_options(options.runs, options.only)
+    began_s = time.monotonic()
+    rows: list[Row] = []
+    for name in options.groups or _GROUPS:
+        found = list(_GROUPS[name](size))
+        print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
+        printed(found)
+        rows += found
+    where = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "took_s": round(time.monotonic() - began_s),
+    }
+    whole = {"where": where, "rows": [row.as_json() for row in rows]}
+    options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    failed = [row for row in rows if row.holds is False]
+    print(f"{len(rows)} rows, {sum(row.holds is not None for row in rows)} targets, {len(failed)} of them missed")
+    return 1 if options.check and failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

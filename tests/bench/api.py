@@ -1,0 +1,78 @@
+"""The vendors' stand-in APIs in a process of their own, so that their work is not done in the time of a client.
+
+`python -m tests.bench.api KIND` tells its URL, then obeys one JSON object a line, each with an answer of a line.
+"""
+
+import asyncio
+import json
+import sys
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+from tests.bench.reading import Child, Json, lines
+from tests.live import completions_api, messages_api
+from tests.live.stand_in import BaseReply, StandIn
+from tests.world import CHECKOUT, World
+
+_DELTAS = 20
+
+
+class Api:
+    """A stand-in that answers at once, each time with another text of so many deltas; `url` is where."""
+
+    def __init__(self, world: World, kind: str) -> None:
+        self._world = world
+        self._kind = kind
+
+    def __enter__(self) -> Self:
+        argv = [sys.executable, "-m", "tests.bench.api", self._kind]
+        self._child = Child(argv, env=self._world.env, cwd=CHECKOUT)
+        self._lines = lines(self._child.output)
+        self.url = str(json.loads(next(self._lines))["url"])
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._child.end()
+
+    def deltas(self, number: int = _DELTAS) -> None:
+        """From now on an answer has so many."""
+        self._ask({"deltas": number})
+
+    def taken(self) -> list[Json]:
+        """The requests since this was last asked: the `body` of each and its size in `bytes`."""
+        found = self._ask({"take": True})
+        assert isinstance(found, list)
+        return found
+
+    def _ask(self, order: Json) -> Any:
+        self._child.say(order)
+        return json.loads(next(self._lines))
+
+
+def answer(number: int, deltas: int) -> list[str]:
+    """The pieces of the answer with that number."""
+    return [f"{number}.{index} " for index in range(deltas)]
+
+
+async def _serve(kind: str) -> None:
+    api: StandIn = messages_api.MessagesApi() if kind == "claude" else completions_api.CompletionsApi()
+    text = messages_api.text if kind == "claude" else completions_api.text
+    numbers, deltas = count(1), _DELTAS
+
+    def reply(_body: Json) -> BaseReply:
+        return text(*answer(next(numbers), deltas))
+
+    api.answer = reply
+    async with api:
+        print(json.dumps({"url": api.url}), flush=True)
+        while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+            order = json.loads(line)
+            deltas = order.get("deltas", deltas)
+            seen = [{"body": received.body, "bytes": len(received.raw)} for received in api.requests]
+            api.requests.clear()
+            print(json.dumps(seen), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1]))

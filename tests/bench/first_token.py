@@ -1,0 +1,94 @@
+"""How long until an answer begins and ends: in a new chat, and in the 6th turn of one."""
+
+from collections.abc import Iterator
+
+from tests.bench.api import Api
+from tests.bench.figures import Row
+from tests.bench.house import Client, House, calm, open_house, open_world
+from tests.bench.reading import Json, Timing
+from tests.bench.size import Size
+from tests.bench.subjects import real_clis
+from tests.bench.targets import NEW_FIRST, NEW_TOTAL, SIXTH_FIRST, SIXTH_TOTAL
+from tests.bench.way import TURNS, Way, prompt
+from tests.world import assistant, user
+
+GROUP = "first token"
+
+
+class Ours:
+    """An editor: every request holds the whole history."""
+
+    name = "runnerd"
+
+    def __init__(self, house: House, runner: str) -> None:
+        self._house = house
+        self._runner = runner
+        self._client: Client = house.client()
+        self._history: list[Json] = []
+        self.served = ""
+
+    def prepare(self) -> None:
+        self._house.ready(self._runner)
+        self._history = []
+
+    def new(self) -> Timing:
+        return self._turn(1)
+
+    def sixth(self) -> Timing:
+        for turn in range(2, TURNS):
+            self._turn(turn)
+        calm(self._house.world)
+        return self._turn(TURNS)
+
+    def _turn(self, turn: int) -> Timing:
+        self._history += user(prompt(turn))
+        told = self._client.chat(self._history, model=self._runner)
+        self._history.append(assistant(told.text))
+        self.served = told.served
+        return told.timing
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def measure(size: Size) -> Iterator[Row]:
+    """Every CLI in a world of its own."""
+    for kind, version, path in real_clis(size, "claude", "copilot"):
+        with open_world() as world, Api(world, kind.kind) as api:
+            subject = kind(world, path, version, api.url)
+            with open_house(world, {"cli": subject.entry()}) as house:
+                yield from _compared(size, subject.name, Ours(house, "cli"), subject.ways())
+
+
+def _compared(size: Size, subject: str, ours: Ours, others: list[Way]) -> list[Row]:
+    rows = {
+        (what, other.name): Row(GROUP, subject, what, other.name, "ms")
+        for what in (NEW_FIRST, NEW_TOTAL, SIXTH_FIRST, SIXTH_TOTAL)
+        for other in others
+    }
+    ways: list[Way] = [*others, ours]
+    try:
+        for run in size.rounds():
+            seen: dict[str, dict[str, float]] = {}
+            served = {}
+            # Nobody is always the first.
+            for way in ways[run % len(ways) :] + ways[: run % len(ways)]:
+                way.prepare()
+                new = way.new()
+                if way is ours:
+                    served[NEW_FIRST] = served[NEW_TOTAL] = ours.served
+                sixth = way.sixth()
+                if way is ours:
+                    served[SIXTH_FIRST] = served[SIXTH_TOTAL] = ours.served
+                seen[way.name] = {
+                    NEW_FIRST: new.first_s,
+                    NEW_TOTAL: new.total_s,
+                    SIXTH_FIRST: sixth.first_s,
+                    SIXTH_TOTAL: sixth.total_s,
+                }
+            for (what, against), row in rows.items():
+                row.add(seen[ours.name][what] * 1000, seen[against][what] * 1000, served[what])
+    finally:
+        for way in ways:
+            way.close()
+    return list(rows.values())

@@ -1,0 +1,28 @@
+"""The real CLIs that are installed."""
+
+from pathlib import Path
+
+from runners.providers.claude import provider as claude
+from runners.providers.copilot import provider as copilot
+from tests.bench.claude import Claude
+from tests.bench.copilot import Copilot
+from tests.bench.size import Size
+from tests.bench.way import Subject
+from tests.live.install import binary
+
+_KINDS: dict[str, tuple[type[Subject], tuple[str, ...]]] = {
+    "claude": (Claude, claude.TESTED_VERSIONS),
+    "copilot": (Copilot, copilot.TESTED_VERSIONS),
+}
+
+
+def real_clis(size: Size, *kinds: str) -> list[tuple[type[Subject], str, Path]]:
+    """Each with its version and its binary."""
+    found = []
+    for kind in () if size.fakes_only else kinds:
+        subject, versions = _KINDS[kind]
+        for version in versions:
+            path = binary(kind, version)
+            if path is not None and size.only in f"{kind} {version}":
+                found.append((subject, version, path))
+    return found
