@@ -18,7 +18,7 @@ def test_a_benchmark_of_fakes_runs_to_its_end_and_leaves_nothing(world: World, t
     rows = json.loads(results.read_text())["rows"]
     found = {(row["group"], row["subject"]) for row in rows}
     assert {("rate", "fake claude"), ("streams", "1 stream"), ("streams", "3 streams"), ("commands", "daemon")} <= found
-    assert all(row["runs"] == 1 and row["ours"]["median"] >= 0 for row in rows)
+    assert all(row["runs"] == 1 for row in rows)
 
 
 def test_a_ratio_is_that_of_each_run() -> None:
