@@ -40,21 +40,28 @@ def main() -> int:
     began_s = time.monotonic()
     rows: list[Row] = []
     for name in options.groups or _GROUPS:
-        found = list(_GROUPS[name](size))
-        print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
+        found = []
+        for row in _GROUPS[name](size):
+            found.append(row)
+            print(f"{time.monotonic() - began_s:4.0f} s {row.subject}: {row.what}", file=sys.stderr, flush=True)
         printed(found)
         rows += found
+        # Also what was measured before something breaks is worth having.
+        _write(options.json, rows, time.monotonic() - began_s)
+    failed = [row for row in rows if row.holds is False]
+    print(f"{len(rows)} rows, {sum(row.holds is not None for row in rows)} targets, {len(failed)} of them missed")
+    return 1 if options.check and failed else 0
+
+
+def _write(path: Path, rows: list[Row], took_s: float) -> None:
     where = {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "took_s": round(time.monotonic() - began_s),
+        "took_s": round(took_s),
     }
     whole = {"where": where, "rows": [row.as_json() for row in rows]}
-    options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    failed = [row for row in rows if row.holds is False]
-    print(f"{len(rows)} rows, {sum(row.holds is not None for row in rows)} targets, {len(failed)} of them missed")
-    return 1 if options.check and failed else 0
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

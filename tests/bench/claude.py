@@ -96,38 +96,35 @@ class RawClaude:
         self._env = env
         self._cwd = world.root / "raw"
         self._cwd.mkdir()
-        self._child: Child | None = None
-        self._lines: Iterator[bytes] = iter(())
+        self._begin()
 
-    def prepare(self) -> None:
-        """Starts the blank, and waits until it has done what it does before its first input."""
-        self.close()
+    def _begin(self) -> None:
+        """A blank, for the next chat: as the daemon's it has time to come to rest while others are measured."""
         self._child = Child(self._argv, env=self._env, cwd=self._cwd)
         self._lines = lines(self._child.output)
+
+    def prepare(self) -> None:
         calm(self._world)
 
     def new(self) -> Timing:
-        assert self._child is not None
         began_s = time.monotonic()
-        request = {"subtype": "initialize", "systemPrompt": [""]}
-        self._child.say({"type": "control_request", "request_id": "r0", "request": request})
+        self._initialize()
         while json.loads(next(self._lines))["type"] != "control_response":
             pass
         return self._turn(1, began_s)
 
     def sixth(self) -> Timing:
-        """Of the conversation that `new` has begun."""
         for turn in range(2, TURNS):
             self._turn(turn, time.monotonic())
         calm(self._world)
-        return self._turn(TURNS, time.monotonic())
+        timing = self._turn(TURNS, time.monotonic())
+        self._child.end()
+        self._begin()
+        return timing
 
     def flood(self) -> tuple[str, float]:
-        """The text of a first answer in a process of its own, and the seconds between its first and last piece."""
-        self.prepare()
-        assert self._child is not None
-        request = {"subtype": "initialize", "systemPrompt": [""]}
-        self._child.say({"type": "control_request", "request_id": "r0", "request": request})
+        """The text of a first answer, and the seconds between its first and last piece. A new blank follows."""
+        self._initialize()
         self._child.say(_line(1))
         first_s = last_s = 0.0
         found = []
@@ -139,17 +136,20 @@ class RawClaude:
             elif b'"result"' in line and json.loads(line)["type"] == "result":
                 break
         text = "".join(json.loads(line)["event"]["delta"]["text"] for line in found)
+        self._child.end()
+        self._begin()
         return text, last_s - first_s
 
+    def _initialize(self) -> None:
+        request = {"subtype": "initialize", "systemPrompt": [""]}
+        self._child.say({"type": "control_request", "request_id": "r0", "request": request})
+
     def _turn(self, turn: int, began_s: float) -> Timing:
-        assert self._child is not None
         self._child.say(_line(turn))
         return told(self._lines, began_s)[0]
 
     def close(self) -> None:
-        if self._child is not None:
-            self._child.end()
-            self._child = None
+        self._child.end()
 
 
 def _line(turn: int) -> Json:

@@ -14,7 +14,7 @@ import psutil
 
 from runners.settings import RunnerSettings
 from tests.bench.reading import WAIT_S, Json, Timing, lines
-from tests.world import Daemon, World
+from tests.world import Daemon, World, user
 
 _CALM_S = 0.3
 _CALM_CPU_S = 0.02
@@ -115,16 +115,20 @@ class House:
     def ready(self, runner: str) -> None:
         """Waits until a new chat finds all that it may find: a blank where there is a pool, and nobody at work."""
         with self.client() as client:
-            ends_s = time.monotonic() + WAIT_S
-            while HAS_POOL and not _blanks(client, runner):
-                assert time.monotonic() < ends_s, f"{runner} has no blank"
-                time.sleep(0.02)
+            if HAS_POOL and not _blanks(client, runner):
+                # There are blanks of what was asked for lately.
+                client.chat(user("Hello"), model=runner)
+                ends_s = time.monotonic() + WAIT_S
+                while not _blanks(client, runner):
+                    assert time.monotonic() < ends_s, f"{runner} has no blank"
+                    time.sleep(0.02)
         calm(self.world)
 
 
-def _blanks(client: Client, runner: str) -> list[Json]:
+def _blanks(client: Client, runner: str) -> int:
+    """How many sessions of a runner have not been said anything yet."""
     [workers] = [row["workers"] for row in client.call("status")["runners"] if row["name"] == runner]
-    return [worker for worker in workers if (worker["state"], worker["turns"]) == ("idle", 0)]
+    return sum((worker["state"], worker["turns"]) == ("idle", 0) for worker in workers)
 
 
 def calm(world: World) -> None:

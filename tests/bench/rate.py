@@ -33,8 +33,8 @@ def _compared(size: Size, subject: Claude, name: str) -> Row:
     with open_house(subject.world, {"cli": subject.entry()}) as house, house.client() as client:
         try:
             for _ in size.rounds():
+                house.ready("cli")
                 text, direct_s = raw.flood()
-                raw.close()
                 house.ready("cli")
                 told = client.chat(user(prompt(1)), model="cli")
                 for said in (text, told.text):

@@ -13,10 +13,10 @@ class Size:
     """
 
     runs: int = 9
-    most_s: float = 60.0
+    most_s: float = 45.0
     deltas: int = 5_000
     streams: tuple[int, ...] = (1, 20, 100)
-    stream_s: float = 4.0
+    stream_s: float = 3.0
     stream_runs: int = 3
     idle_s: float = 5.0
     fakes_only: bool = False
