@@ -35,11 +35,13 @@ class Claude(Subject):
     def _env(self) -> dict[str, str]:
         return {"ANTHROPIC_BASE_URL": self.api_url, "ANTHROPIC_API_KEY": "dummy", **_LOOPBACK_ONLY}
 
-    def ways(self) -> list[Way]:
+    def ways(self, *, sdk: bool) -> list[Way]:
         user = self.world.env | _QUIET | self._env()
         order = {"binary": str(self.binary), "model": MODEL}
-        sdk = [Sdk(self.world, "tests.bench.sdk_claude", user, order)] if is_installed("claude_agent_sdk") else []
-        return [ByHand(self.world, self.binary, user), *sdk, self.raw()]
+        ways: list[Way] = [ByHand(self.world, self.binary, user), self.raw()]
+        if sdk and is_installed("claude_agent_sdk"):
+            ways.append(Sdk(self.world, "tests.bench.sdk_claude", user, order))
+        return ways
 
     def raw(self) -> "RawClaude":
         """The process that the daemon would start."""

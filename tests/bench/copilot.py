@@ -28,11 +28,14 @@ class Copilot(Subject):
         provider = {"base_url": self.api_url, "api_key_env": "KEY"}
         return {"kind": "copilot", "binary": str(self.binary), "model": MODEL, "provider": provider, "env": ENV}
 
-    def ways(self) -> list[Way]:
+    @property
+    def is_live(self) -> bool:
+        return tuple(map(int, self.version.split("."))) >= HEADLESS_SINCE
+
+    def ways(self, *, sdk: bool) -> list[Way]:
         ways: list[Way] = [self._by_hand()]
-        if tuple(map(int, self.name.split()[1].split("."))) >= HEADLESS_SINCE:
-            ways += [self._sdk()] if is_installed("copilot") else []
-            ways.append(self._raw())
+        ways += [self._raw()] if self.is_live else []
+        ways += [self._sdk()] if self.is_live and sdk and is_installed("copilot") else []
         return ways
 
     def _by_hand(self) -> "ByHand":

@@ -1,5 +1,8 @@
 """Programs that stand in for the vendors' CLIs where the daemon alone is measured."""
 
+NO_API = "http://127.0.0.1:9"
+"""Where nobody listens: what stands in for a CLI calls no API."""
+
 CLAUDE = """
 import json, sys
 

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 
 from tests.bench.api import Api
+from tests.bench.claude import Claude
+from tests.bench.fakes import CLAUDE, NO_API, with_value
 from tests.bench.figures import Row
 from tests.bench.house import Client, House, calm, open_house, open_world
 from tests.bench.reading import Json, Timing
 from tests.bench.size import Size
 from tests.bench.subjects import real_clis
 from tests.bench.targets import NEW_FIRST, NEW_TOTAL, SIXTH_FIRST, SIXTH_TOTAL
-from tests.bench.way import TURNS, Way, prompt
+from tests.bench.way import TURNS, Subject, Way, prompt
 from tests.world import assistant, user
 
 GROUP = "first token"
@@ -53,14 +55,21 @@ class Ours:
 
 def measure(size: Size) -> Iterator[Row]:
     """Every CLI in a world of its own."""
+    if size.fakes_only:
+        with open_world() as world:
+            fake = world.program("claude", with_value(CLAUDE, "DELTAS", size.deltas))
+            yield from _compared(size, "fake claude", Claude(world, fake, "", NO_API), sdk=False)
     for kind, version, path in real_clis(size, "claude", "copilot"):
         with open_world() as world, Api(world, kind.kind) as api:
-            subject = kind(world, path, version, api.url)
-            with open_house(world, {"cli": subject.entry()}) as house:
-                yield from _compared(size, subject.name, Ours(house, "cli"), subject.ways())
+            yield from _compared(size, f"{kind.kind} {version}", kind(world, path, version, api.url), sdk=True)
 
 
-def _compared(size: Size, subject: str, ours: Ours, others: list[Way]) -> list[Row]:
+def _compared(size: Size, name: str, subject: Subject, *, sdk: bool) -> list[Row]:
+    with open_house(subject.world, {"cli": subject.entry()}) as house:
+        return _by_turns(size, name, Ours(house, "cli"), subject.ways(sdk=sdk))
+
+
+def _by_turns(size: Size, subject: str, ours: Ours, others: list[Way]) -> list[Row]:
     rows = {
         (what, other.name): Row(GROUP, subject, what, other.name, "ms")
         for what in (NEW_FIRST, NEW_TOTAL, SIXTH_FIRST, SIXTH_TOTAL)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tests.bench.api import Api
 from tests.bench.claude import Claude
-from tests.bench.fakes import CLAUDE, with_value
+from tests.bench.fakes import CLAUDE, NO_API, with_value
 from tests.bench.figures import Row
 from tests.bench.house import open_house, open_world
 from tests.bench.size import Size
@@ -19,8 +19,7 @@ GROUP = "rate"
 def measure(size: Size) -> Iterator[Row]:
     with open_world() as world:
         fake = world.program("claude", with_value(CLAUDE, "DELTAS", size.deltas))
-        # It calls no API.
-        yield _compared(size, Claude(world, fake, "", "http://127.0.0.1:9"), "fake claude")
+        yield _compared(size, Claude(world, fake, "", NO_API), "fake claude")
     for _, version, path in real_clis(size, "claude"):
         with open_world() as world, Api(world, "claude") as api:
             api.deltas(size.deltas)

@@ -33,11 +33,13 @@ def measure(size: Size) -> Iterator[Row]:
     for kind, version, path in real_clis(size, "claude", "copilot"):
         with open_world() as world, Api(world, kind.kind) as api:
             subject = kind(world, path, version, api.url)
+            if not subject.is_live:
+                continue
             tees = {name: world.program(name, with_value(TEE, "BINARY", str(path))) for name in ("routed", "unrouted")}
             routed = subject.entry() | {"binary": str(tees["routed"])}
             entries = {"routed": routed, "unrouted": unrouted(routed | {"binary": str(tees["unrouted"])})}
-            to_api = Row(GROUP, subject.name, "6th turn, bytes to the API", UNROUTED, "bytes")
-            to_cli = Row(GROUP, subject.name, "6th turn, bytes to the CLI", UNROUTED, "bytes")
+            to_api = Row(GROUP, f"{kind.kind} {version}", "6th turn, bytes to the API", UNROUTED, "bytes")
+            to_cli = Row(GROUP, f"{kind.kind} {version}", "6th turn, bytes to the CLI", UNROUTED, "bytes")
             with open_house(world, entries) as house:
                 for _ in size.rounds(2):
                     ours, theirs = (_sixth(house, api, name, tees[name]) for name in entries)

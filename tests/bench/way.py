@@ -42,13 +42,18 @@ class Subject(ABC):
     def __init__(self, world: World, binary: Path, version: str, api_url: str) -> None:
         self.world = world
         self.binary = binary
-        self.name = f"{self.kind} {version}"
+        self.version = version
         self.api_url = api_url
 
     @abstractmethod
     def entry(self) -> Json:
         """Its entry of runners.yaml."""
 
+    @property
+    def is_live(self) -> bool:
+        """Whether one process of it serves more than one turn."""
+        return True
+
     @abstractmethod
-    def ways(self) -> list[Way]:
-        """Everyone that it is to be compared with."""
+    def ways(self, *, sdk: bool) -> list[Way]:
+        """Everyone that it is to be compared with; with `sdk` also its vendor's, where that is installed."""
