@@ -8,7 +8,6 @@ from pathlib import Path
 
 from runners.providers.copilot.oneshot import ARGUMENTS
 from runners.providers.copilot.provider import _HEADLESS, HEADLESS_SINCE
-from runners.providers.copilot.session import _NO_AGENT
 from runners.wire.environment import child_environment
 from tests.bench.house import calm
 from tests.bench.reading import WAIT_S, Child, Json, Timing, frames, lines
@@ -17,6 +16,26 @@ from tests.bench.targets import BY_HAND, RAW
 from tests.bench.way import TURNS, Subject, Way, prompt
 from tests.live.copilot_lab import ENV, MODEL
 from tests.world import World
+
+# A chat and no more, as the daemon asks for it too: else the model is sent tools and pages of instructions.
+_PLAIN: Json = {
+    "streaming": True,
+    "availableTools": [],
+    "toolFilterPrecedence": "excluded",
+    "requestPermission": False,
+    "infiniteSessions": {"enabled": False},
+    "memory": {"enabled": False},
+    "skipEmbeddingRetrieval": True,
+    "customAgentsLocalOnly": True,
+    "enableSkills": False,
+    "enableSessionStore": False,
+    "enableFileHooks": False,
+    "enableHostGitOperations": False,
+    "enableConfigDiscovery": False,
+    "enableOnDemandInstructionDiscovery": False,
+    "enableSessionTelemetry": False,
+    "envValueMode": "direct",
+}
 
 
 class Copilot(Subject):
@@ -127,8 +146,7 @@ class RawCopilot:
     def new(self) -> Timing:
         began_s = time.monotonic()
         place = {"workingDirectory": str(self._cwd), "systemMessage": {"mode": "replace", "content": ""}}
-        plain = {name: value for name, value in _NO_AGENT.items() if name != "hooks"}
-        self._session = self._call("session.create", plain | self._settings | place)["sessionId"]
+        self._session = self._call("session.create", _PLAIN | self._settings | place)["sessionId"]
         return self._turn(1, began_s)
 
     def sixth(self) -> Timing:
