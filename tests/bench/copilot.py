@@ -141,7 +141,6 @@ class RawCopilot:
         """The server waits; its last session goes."""
         if self._session:
             self._call("session.destroy", {"sessionId": self._session})
-        calm(self._world)
 
     def new(self) -> Timing:
         began_s = time.monotonic()

@@ -24,6 +24,7 @@ class Ours:
 
     def __init__(self, house: House, runner: str) -> None:
         self._house = house
+        self.world = house.world
         self._runner = runner
         self._client: Client = house.client()
         self._history: list[Json] = []
@@ -39,7 +40,7 @@ class Ours:
     def sixth(self) -> Timing:
         for turn in range(2, TURNS):
             self._turn(turn)
-        calm(self._house.world)
+        calm(self.world)
         return self._turn(TURNS)
 
     def _turn(self, turn: int) -> Timing:
@@ -66,7 +67,12 @@ def measure(size: Size) -> Iterator[Row]:
 
 def _compared(size: Size, name: str, subject: Subject, *, sdk: bool) -> list[Row]:
     with open_house(subject.world, {"cli": subject.entry()}) as house:
-        return _by_turns(size, name, Ours(house, "cli"), subject.ways(sdk=sdk))
+        ours, others = Ours(house, "cli"), subject.ways(sdk=sdk)
+        try:
+            return _by_turns(size, name, ours, others)
+        finally:
+            for way in (*others, ours):
+                way.close()
 
 
 def _by_turns(size: Size, subject: str, ours: Ours, others: list[Way]) -> list[Row]:
@@ -76,28 +82,18 @@ def _by_turns(size: Size, subject: str, ours: Ours, others: list[Way]) -> list[R
         for other in others
     }
     ways: list[Way] = [*others, ours]
-    try:
-        for run in size.rounds():
-            seen: dict[str, dict[str, float]] = {}
-            served = {}
-            # Nobody is always the first.
-            for way in ways[run % len(ways) :] + ways[: run % len(ways)]:
-                way.prepare()
-                new = way.new()
+    for run in size.rounds():
+        seen: dict[tuple[str, str], float] = {}
+        served: dict[str, str] = {}
+        # Nobody is always the first.
+        for way in ways[run % len(ways) :] + ways[: run % len(ways)]:
+            way.prepare()
+            calm(ours.world)
+            for turn, first, whole in ((way.new, NEW_FIRST, NEW_TOTAL), (way.sixth, SIXTH_FIRST, SIXTH_TOTAL)):
+                timing = turn()
+                seen |= {(first, way.name): timing.first_s * 1000, (whole, way.name): timing.total_s * 1000}
                 if way is ours:
-                    served[NEW_FIRST] = served[NEW_TOTAL] = ours.served
-                sixth = way.sixth()
-                if way is ours:
-                    served[SIXTH_FIRST] = served[SIXTH_TOTAL] = ours.served
-                seen[way.name] = {
-                    NEW_FIRST: new.first_s,
-                    NEW_TOTAL: new.total_s,
-                    SIXTH_FIRST: sixth.first_s,
-                    SIXTH_TOTAL: sixth.total_s,
-                }
-            for (what, against), row in rows.items():
-                row.add(seen[ours.name][what] * 1000, seen[against][what] * 1000, served[what])
-    finally:
-        for way in ways:
-            way.close()
+                    served |= {first: ours.served, whole: ours.served}
+        for (what, against), row in rows.items():
+            row.add(seen[what, ours.name], seen[what, against], served[what])
     return list(rows.values())

@@ -16,7 +16,7 @@ def prompt(turn: int) -> str:
 
 
 class Way(Protocol):
-    """Someone who chats. `prepare` makes ready what is ready before the user speaks; its time is not counted."""
+    """Someone who chats. `prepare` makes ready what is ready before the user speaks: nobody counts its time."""
 
     @property
     def name(self) -> str: ...
