@@ -40,10 +40,11 @@ def main() -> int:
     began_s = time.monotonic()
     rows: list[Row] = []
     for name in options.groups or _GROUPS:
-        found = []
+        found: list[Row] = []
         for row in _GROUPS[name](size):
+            if not found or found[-1].subject != row.subject:
+                print(f"{time.monotonic() - began_s:4.0f} s {name}: {row.subject}", file=sys.stderr, flush=True)
             found.append(row)
-            print(f"{time.monotonic() - began_s:4.0f} s {row.subject}: {row.what}", file=sys.stderr, flush=True)
         printed(found)
         rows += found
         # Also what was measured before something breaks is worth having.

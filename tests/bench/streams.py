@@ -26,7 +26,8 @@ from tests.world import World, user
 GROUP = "streams"
 
 _READ_BYTES = 64 * 1024
-_STAMP = re.compile(rb'"(\d+\.\d{6}) "')
+_STAMP = re.compile(rb"(\d+\.\d{6}) ")
+_RESPONSE = b'"result"'
 # Where the pieces of what is looked for may lie.
 _LOOK_BACK_BYTES = 32
 
@@ -88,7 +89,7 @@ def _through(house: House, program: Path, number: int, expected: int) -> Load:
             params: Json = {"model": "cli", "messages": user("What time is it?")}
             request = {"jsonrpc": "2.0", "id": 1, "method": "chat", "params": params}
             connected.sendall(json.dumps(request).encode() + b"\n")
-        return _read(program, [each.fileno() for each in sockets], b'"result"', expected, lambda: _memory(house))
+        return _read(program, [each.fileno() for each in sockets], _RESPONSE, expected, lambda: _memory(house))
     finally:
         for connected in sockets:
             connected.close()
@@ -141,15 +142,17 @@ def _read(program: Path, descriptors: list[int], ends: bytes, expected: int, loo
 
 
 def _stamps(pieces: list[tuple[float, bytes]]) -> list[tuple[float, float]]:
-    """Each stamp with when its last byte came: a piece may end in the middle of one."""
+    """Each stamp with when its last byte came: a piece may end in the middle of one. The response repeats them."""
     found = []
     rest = b""
     for at_s, data in pieces:
-        rest += data
+        rest, is_over, _ = (rest + data).partition(_RESPONSE)
         end = 0
         for match in _STAMP.finditer(rest):
             found.append((float(match[1]), at_s))
             end = match.end()
+        if is_over:
+            break
         rest = rest[end:]
     return found
 
