@@ -13,7 +13,9 @@ from tests.world import CHECKOUT, World
 def test_a_benchmark_of_fakes_runs_to_its_end_and_leaves_nothing(world: World, tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     command = [sys.executable, "-m", "tests.bench", "--size", "smallest", "--json", str(results)]
-    done = subprocess.run(command, env=world.env, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=world.env, cwd=CHECKOUT, capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads(results.read_text())["rows"]
     found = {(row["group"], row["subject"]) for row in rows}
