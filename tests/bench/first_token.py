@@ -69,20 +69,21 @@ def _compared(size: Size, name: str, subject: Subject, *, sdk: bool) -> list[Row
     with open_house(subject.world, {"cli": subject.entry()}) as house:
         ours, others = Ours(house, "cli"), subject.ways(sdk=sdk)
         try:
-            return _by_turns(size, name, ours, others)
+            # What begins anew with each turn has no target here.
+            return _by_turns(size.rounds(None if subject.is_live else 3), name, ours, others)
         finally:
             for way in (*others, ours):
                 way.close()
 
 
-def _by_turns(size: Size, subject: str, ours: Ours, others: list[Way]) -> list[Row]:
+def _by_turns(rounds: Iterator[int], subject: str, ours: Ours, others: list[Way]) -> list[Row]:
     rows = {
         (what, other.name): Row(GROUP, subject, what, other.name, "ms")
         for what in (NEW_FIRST, NEW_TOTAL, SIXTH_FIRST, SIXTH_TOTAL)
         for other in others
     }
     ways: list[Way] = [*others, ours]
-    for run in size.rounds():
+    for run in rounds:
         seen: dict[tuple[str, str], float] = {}
         served: dict[str, str] = {}
         # Nobody is always the first.

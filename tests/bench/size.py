@@ -13,7 +13,7 @@ class Size:
     """
 
     runs: int = 9
-    most_s: float = 45.0
+    most_s: float = 50.0
     deltas: int = 5_000
     streams: tuple[int, ...] = (1, 20, 100)
     stream_s: float = 3.0
