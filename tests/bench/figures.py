@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from tests.bench.targets import Target, target_of
 
-Unit = Literal["ms", "MB", "KB", "bytes", "deltas/s", "% CPU"]
+Unit = Literal["ms", "us", "MB", "KB", "bytes", "deltas/s", "% CPU"]
 
 
 @dataclass(frozen=True)

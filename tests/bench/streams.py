@@ -32,14 +32,23 @@ _RESPONSE = b'"result"'
 _LOOK_BACK_BYTES = 32
 
 
-Look = Callable[[], tuple[float, float]]
+class Seen(NamedTuple):
+    """The daemon at a moment: its memory in MB, and the CPU time that it has had."""
+
+    rss: float
+    pss: float
+    cpu_s: float
+
+
+Look = Callable[[], Seen | None]
 
 
 class Load(NamedTuple):
-    """What was seen of many streams: the delay of each chunk in ms, and what `look` saw when the first ended."""
+    """What was seen of many streams: the delay of each chunk in ms, and what the daemon was before and behind them."""
 
     delays_ms: list[float]
-    seen: tuple[float, float]
+    before: Seen | None
+    behind: Seen | None
 
 
 def measure(size: Size) -> Iterator[Row]:
@@ -50,16 +59,17 @@ def measure(size: Size) -> Iterator[Row]:
         entry = {"kind": "echo", "binary": str(program), "max_running": most, "max_queued": most}
         with open_house(world, {"cli": entry}) as house:
             calm(world)
-            idle = _memory(house)
+            idle = _seen(house)
             for number in size.streams:
                 yield from _compared(size, house, program, number, idle)
 
 
-def _compared(size: Size, house: House, program: Path, number: int, idle: tuple[float, float]) -> list[Row]:
+def _compared(size: Size, house: House, program: Path, number: int, idle: Seen) -> list[Row]:
     subject = f"{number} stream{'s' if number > 1 else ''}"
     median, p99 = (Row(GROUP, subject, f"delay of a chunk, {what}", DIRECT, "ms") for what in ("median", "p99"))
     rss, pss = (Row(GROUP, subject, f"memory of the daemon ({what})", "idle", "MB") for what in ("RSS", "PSS"))
     each = Row(GROUP, subject, "memory of the daemon (PSS) a stream", "", "KB")
+    cpu = Row(GROUP, subject, "CPU time of the daemon a chunk", "", "us")
     expected = int(size.stream_s * 50)
     for _ in size.rounds(size.stream_runs):
         direct = _direct(house.world, program, number, expected)
@@ -68,10 +78,13 @@ def _compared(size: Size, house: House, program: Path, number: int, idle: tuple[
         calm(house.world)
         median.add(statistics.median(ours.delays_ms), statistics.median(direct.delays_ms))
         p99.add(_p99(ours.delays_ms), _p99(direct.delays_ms))
-        rss.add(ours.seen[0], idle[0])
-        pss.add(ours.seen[1], idle[1])
-        each.add((ours.seen[1] - idle[1]) * 1024 / number)
-    return [median, p99, rss, pss, each]
+        assert ours.before is not None
+        assert ours.behind is not None
+        rss.add(ours.behind.rss, idle.rss)
+        pss.add(ours.behind.pss, idle.pss)
+        each.add((ours.behind.pss - idle.pss) * 1024 / number)
+        cpu.add((ours.behind.cpu_s - ours.before.cpu_s) * 1e6 / len(ours.delays_ms))
+    return [median, p99, rss, pss, each, cpu]
 
 
 def _p99(values: list[float]) -> float:
@@ -89,7 +102,7 @@ def _through(house: House, program: Path, number: int, expected: int) -> Load:
             params: Json = {"model": "cli", "messages": user("What time is it?")}
             request = {"jsonrpc": "2.0", "id": 1, "method": "chat", "params": params}
             connected.sendall(json.dumps(request).encode() + b"\n")
-        return _read(program, [each.fileno() for each in sockets], _RESPONSE, expected, lambda: _memory(house))
+        return _read(program, [each.fileno() for each in sockets], _RESPONSE, expected, lambda: _seen(house))
     finally:
         for connected in sockets:
             connected.close()
@@ -101,7 +114,7 @@ def _direct(world: World, program: Path, number: int, expected: int) -> Load:
         for _ in range(number):
             children.append(Child([str(program)], env=world.env, cwd=world.root))
             children[-1].write(b'{"type": "turn"}\n')
-        return _read(program, [child.output for child in children], b'"end"', expected, lambda: (0.0, 0.0))
+        return _read(program, [child.output for child in children], b'"end"', expected, lambda: None)
     finally:
         for child in children:
             child.end()
@@ -115,7 +128,8 @@ def _read(program: Path, descriptors: list[int], ends: bytes, expected: int, loo
     go = program.with_name(f"{program.name}.go")
     arrived: dict[int, list[tuple[float, bytes]]] = {descriptor: [(0.0, b"")] for descriptor in descriptors}
     waiting = set(descriptors)
-    first_end_s, seen = 0.0, (0.0, 0.0)
+    first_end_s = 0.0
+    before = behind = None
     with selectors.DefaultSelector() as selector:
         for descriptor in descriptors:
             selector.register(descriptor, selectors.EVENT_READ)
@@ -130,15 +144,16 @@ def _read(program: Path, descriptors: list[int], ends: bytes, expected: int, loo
                 if waiting and b"waiting" in newest:
                     waiting.discard(key.fd)
                     if not waiting:
+                        before = look()
                         go.touch()
                 if not data or ends in newest:
                     selector.unregister(key.fd)
                     if not first_end_s:
-                        first_end_s, seen = now_s, look()
+                        first_end_s, behind = now_s, look()
     go.unlink()
     stamps = [_stamps(pieces) for pieces in arrived.values()]
     assert {len(of_one) for of_one in stamps} == {expected}, "some of it is missing"
-    return Load([(at - said) * 1000 for of_one in stamps for said, at in of_one if at <= first_end_s], seen)
+    return Load([(at - said) * 1000 for of_one in stamps for said, at in of_one if at <= first_end_s], before, behind)
 
 
 def _stamps(pieces: list[tuple[float, bytes]]) -> list[tuple[float, float]]:
@@ -157,7 +172,6 @@ def _stamps(pieces: list[tuple[float, bytes]]) -> list[tuple[float, float]]:
     return found
 
 
-def _memory(house: House) -> tuple[float, float]:
-    """RSS and PSS of the daemon in MB."""
-    memory = house.process.memory_full_info()
-    return memory.rss / MEGABYTE, proportional(memory)
+def _seen(house: House) -> Seen:
+    memory, times = house.process.memory_full_info(), house.process.cpu_times()
+    return Seen(memory.rss / MEGABYTE, proportional(memory), times.user + times.system)
