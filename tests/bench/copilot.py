@@ -35,6 +35,7 @@ _PLAIN: Json = {
     "enableOnDemandInstructionDiscovery": False,
     "enableSessionTelemetry": False,
     "envValueMode": "direct",
+    "hooks": True,  # else it trims the user's text and dates it
 }
 
 
@@ -156,7 +157,15 @@ class RawCopilot:
 
     def _turn(self, turn: int, began_s: float) -> Timing:
         self._write("session.send", {"sessionId": self._session, "prompt": prompt(turn)})
-        return _told(self._frames, "session.idle", began_s)
+        return _told(self._hooked(prompt(turn)), "session.idle", began_s)
+
+    def _hooked(self, text: str) -> Iterator[bytes]:
+        """The frames, less what the server asks us: it is to send the text as it is."""
+        for frame in self._frames:
+            if b'"hooks.invoke"' in frame:
+                self._send({"id": json.loads(frame)["id"], "result": {"output": {"modifiedTransformedPrompt": text}}})
+            else:
+                yield frame
 
     def _call(self, method: str, params: Json) -> Json:
         called = self._write(method, params)
@@ -169,9 +178,12 @@ class RawCopilot:
 
     def _write(self, method: str, params: Json) -> int:
         self._calls += 1
-        body = json.dumps({"jsonrpc": "2.0", "id": self._calls, "method": method, "params": params}).encode()
-        self._child.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        self._send({"id": self._calls, "method": method, "params": params})
         return self._calls
+
+    def _send(self, message: Json) -> None:
+        body = json.dumps({"jsonrpc": "2.0"} | message).encode()
+        self._child.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
 
     def close(self) -> None:
         self._child.end()
