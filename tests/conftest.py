@@ -1,14 +1,17 @@
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from daemon import pool
 from runners.providers.claude import provider as claude_provider
 from runners.providers.copilot import provider as copilot_provider
 from runners.testing import leaves_nothing
 from tests.live.install import binary
 from tests.programs import echo_daemon
+from tests.theatre import Open, Theatre
 from tests.world import Daemon, Wire, World
 
 # The older ones serve the one-shot mode.
@@ -28,6 +31,20 @@ async def no_leaks() -> AsyncIterator[None]:
     """Fails when the test leaves a task, a file descriptor or a child process behind."""
     async with leaves_nothing():
         yield
+
+
+@pytest.fixture
+async def theatre(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Open]:
+    """Opens pools whose sessions act; fails when one is left."""
+    monkeypatch.setattr(pool, "_REFILL_AFTER_S", 0)
+    async with AsyncExitStack() as stack:
+
+        def opened(**settings: object) -> Theatre:
+            made = Theatre(**settings)
+            stack.push_async_callback(made.aclose)
+            return made
+
+        yield opened
 
 
 @pytest.fixture(scope="module")

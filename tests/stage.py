@@ -19,7 +19,8 @@ class Stage(LlmProvider):
 
     `may_open`, `may_close` and `may_end` hold up what they say; `fails_to_open` and `fails_to_prepare` are what comes
     of it the next times. `outlives` is whether a turn that was cancelled or failed leaves its session idle, with its
-    old conversation. `pids` are those of their processes.
+    old conversation. So many sessions as `dies_at_birth` says have lost their CLI when they are open. `pids` are those
+    of their processes.
     """
 
     kind = "stage"
@@ -37,6 +38,7 @@ class Stage(LlmProvider):
         self.fails_to_open: list[RunnerError] = []
         self.fails_to_prepare: list[RunnerError] = []
         self.outlives = False
+        self.dies_at_birth = 0
         self.opening = asyncio.Event()
         self._sessions_per_process = sessions_per_process
         self.pids: Iterator[int] = itertools.count(2**30)  # nobody's
@@ -67,7 +69,11 @@ class Stage(LlmProvider):
         if self.fails_to_open:
             raise self.fails_to_open.pop(0)
         shared = self.processes() if self._sessions_per_process > 1 else []
-        return Actor(self, shared[0] if shared else ProcessRef(next(self.pids), time.monotonic()))
+        actor = Actor(self, shared[0] if shared else ProcessRef(next(self.pids), time.monotonic()))
+        if self.dies_at_birth:
+            self.dies_at_birth -= 1
+            actor.die()
+        return actor
 
     @property
     def told(self) -> list[list[list[str]]]:
