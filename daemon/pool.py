@@ -131,6 +131,7 @@ class Pool:
         for provider in [self._runner.with_model(model) if model else self._runner for model in models]:
             self._warm[provider.default_model] = _Warm(provider, math.inf)
             self._refill(provider.default_model)
+        self._tidy()
 
     def drain(self) -> None:
         """From now on nothing is kept or started ahead. What is in use goes when it is given back."""
