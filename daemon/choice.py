@@ -43,5 +43,5 @@ def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
 
 def surplus(workers: Iterable[Worker], most: int) -> list[Worker]:
     """The conversations beyond `most` that are kept, those that rest the longest."""
-    kept = [worker for worker in workers if worker.state == "idle" and not worker.is_blank]
+    kept = [worker for worker in workers if worker.state == "idle" and not worker.is_fresh]
     return sorted(kept, key=lambda worker: worker.used_s)[: max(len(kept) - most, 0)]

@@ -261,7 +261,7 @@ class Pool:
         warm = self._warm[model]
         warm.refill = None
         waiting = [worker for worker in self.workers if worker.model == model and worker.state in ("starting", "idle")]
-        missing = self._runner.settings.warm - sum(worker.is_blank for worker in waiting)
+        missing = self._runner.settings.warm - sum(worker.is_fresh for worker in waiting)
         for _ in range(missing if warm.until_s > time.monotonic() and self._keeps else 0):
             if not _joins_a_process(warm.provider) and not self._memory.has_room(self.name):
                 _log.info("worker.no_room", runner=self.name, model=model)
@@ -287,7 +287,7 @@ class Pool:
     def _rests_until_s(self, worker: Worker) -> float:
         settings = self._runner.settings
         match worker.state:
-            case "idle" if worker.is_blank:
+            case "idle" if worker.is_fresh:
                 return min(self._warm[worker.model].until_s, worker.used_s + _BLANK_AGE_S)
             case "idle":
                 return worker.used_s + settings.idle_ttl_s

@@ -51,6 +51,11 @@ class Worker:
         return self.conversation == NOTHING_SAID
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether it is good for anybody. A blank whose first turn was given up is not: it has its options."""
+        return self.is_blank and self.options is None
+
+    @property
     def session(self) -> Session | None:
         """The session, once it is open."""
         is_open = self.opening.done() and not self.opening.cancelled() and self.opening.exception() is None

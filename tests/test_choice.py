@@ -168,7 +168,7 @@ def test_of_too_many_conversations_those_go_that_rest_the_longest(
 ) -> None:
     made = workers(loop, *kept)
     going = surplus(made, most)
-    resting = [worker for worker in made if worker.state == "idle" and not worker.is_blank]
+    resting = [worker for worker in made if worker.state == "idle" and not worker.is_fresh]
     staying = [worker for worker in resting if worker not in going]
     assert set(going) <= set(resting)
     assert len(staying) == min(len(resting), most)
