@@ -24,14 +24,15 @@ class Wanted:
 def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
     """The worker that serves a request: of these the first that there is. None means a new one.
 
-    1. The parked one that waits for one of the request's tool results.
+    1. The parked one that waits for one of the request's tool results, which its conversation is about: a vendor may
+       give the same id to calls of several conversations.
     2. The idle one whose conversation is the request's history, with the same model, system prompt, tools and effort;
        of several the one that was used last.
     3. A blank of the same model, one that is ready before one that still starts.
     """
     able = [worker for worker in workers if worker.model == wanted.model]
     for worker in able:
-        if worker.state == "parked" and worker.awaits & wanted.results:
+        if worker.state == "parked" and worker.awaits & wanted.results and worker.conversation == wanted.history:
             return worker
     alike = [worker for worker in able if worker.state == "idle" and worker.options == wanted.options]
     same = [worker for worker in alike if worker.conversation == wanted.history != NOTHING_SAID]

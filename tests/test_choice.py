@@ -88,6 +88,9 @@ def chosen(loop: asyncio.AbstractEventLoop, wanted: Wanted, *kept: Kept) -> Kept
         (FIRST, STARTING, [SAME, Kept("busy", options=None), Kept("draining", options=None)]),
         # Nobody waits for these results any more: the conversation is told anew.
         (RESULT, READY, [Kept("parked", HISTORY, awaits=frozenset({"c3"})), Kept("parked", HISTORY)]),
+        # Another conversation's call may have the same id.
+        (RESULT, PARKED, [Kept("parked", OTHER, awaits=frozenset({"c1"}))]),
+        (RESULT, READY, [Kept("parked", OTHER, awaits=frozenset({"c1"}))]),
     ],
 )
 def test_the_best_worker_serves(
@@ -145,7 +148,7 @@ def merit(wanted: Wanted, one: Kept) -> tuple[int, float] | None:
         return None
     is_alike = one.options == wanted.options
     if one.state == "parked":
-        return (4, 0.0) if one.awaits & wanted.results else None
+        return (4, 0.0) if one.awaits & wanted.results and one.conversation == wanted.history else None
     if one.state == "idle" and one.conversation != NOTHING_SAID:
         return (3, one.used_s) if is_alike and one.conversation == wanted.history else None
     if one.state in ("idle", "starting") and (is_alike or one.options is None):
