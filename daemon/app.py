@@ -190,6 +190,7 @@ class _Daemon:
             is_moved = self._launch.socket is None and config.daemon.socket != self._config.daemon.socket
             before, self._config, self._registry = self._registry.runners, config, registry
             self._supervisor.memory.limit_bytes = _limit_bytes(config)
+            self._supervisor.memory.happened()
             self._service.replace(registry)
             self._rpc.line_cap_bytes = config.daemon.parse_cap_bytes
             told = {
