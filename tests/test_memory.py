@@ -178,6 +178,22 @@ async def test_where_all_are_busy_it_waits_for_one_that_ends(house: House, rests
         assert house.workers == [second]
 
 
+async def test_who_is_only_just_leaving_is_waited_for(house: House) -> None:
+    with heavy(1) as [pid]:
+        leaving = await house.add("idle", pid)
+        house.memory.limit_bytes = fits(1)
+        await house.looked_at()
+        house.may_close.clear()
+        house.close(leaving)
+        waiting = asyncio.create_task(house.memory.room("h"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        house.may_close.set()
+        await waiting
+        assert house.workers == []
+
+
 async def test_where_nobody_else_runs_one_may_start_however_little_there_is(house: House) -> None:
     with heavy(1) as [pid]:
         only = await house.add("idle", pid)

@@ -88,6 +88,13 @@ async def test_as_soon_as_done_arrives_the_session_is_free_for_the_follow_up(the
                 assert await t.served(SECOND) == "continued"
 
 
+async def test_a_request_s_deadlines_are_no_other_s(theatre: Open) -> None:
+    t = theatre()
+    for messages, timeouts, silence_s in ((FIRST, {"silence_s": 7.0}, 7), (SECOND, {}, 180)):
+        await t.chat(messages, timeouts=timeouts)
+        assert t.stage.actors[0].timeouts.silence_s == silence_s
+
+
 async def test_the_start_says_how_it_was_served_and_the_pool_counts_it(theatre: Open) -> None:
     t = theatre()
     async with t.stream(FIRST) as stream:

@@ -162,6 +162,18 @@ async def test_a_default_stays_warm_when_nobody_asks_and_no_more_when_it_is_none
     await t.settled()
 
 
+async def test_a_default_stays_warm_behind_a_chat_too(theatre: Open) -> None:
+    t = theatre(warm=1, idle_ttl_s=0.05)
+    t.pool.keep_warm([""])
+    assert await t.served(FIRST) == "cold"
+
+    async def has_rested() -> bool:
+        return t.stage.actors[0].is_closed
+
+    await until(has_rested)
+    assert blanks(t) == 1
+
+
 async def test_a_blank_whose_first_turn_was_given_up_is_none_that_is_ready_for_anybody(theatre: Open) -> None:
     t = theatre(warm=1)
     t.stage.outlives = True
@@ -193,6 +205,14 @@ async def test_without_room_nothing_is_started_ahead_and_a_chat_takes_the_place_
     assert t.states == ["idle"]
     assert await t.served(FIRST) == "cold"
     assert t.stage.actors[0].is_closed
+
+
+async def test_who_joins_a_process_needs_no_room(theatre: Open) -> None:
+    t = theatre(sessions_per_process=2)
+    t.memory.limit_bytes = -1
+    held = await t.begun(user("hold"))
+    assert await t.served(FIRST) == "warm"
+    await held.aclose()
 
 
 async def test_who_leaves_while_it_waits_for_room_leaves_nothing(theatre: Open) -> None:
@@ -257,7 +277,7 @@ async def test_a_session_that_cannot_be_closed_keeps_no_other_from_its_end(theat
 
 
 async def test_those_that_leave_are_waited_for_before_more_are_started_than_may_run(theatre: Open) -> None:
-    t = theatre(max_running=1, idle_ttl_s=0)
+    t = theatre(warm=1, max_running=1, idle_ttl_s=0)
     t.stage.may_close.clear()
     await t.chat(FIRST)
     await t.chat(FIRST)
@@ -266,8 +286,12 @@ async def test_those_that_leave_are_waited_for_before_more_are_started_than_may_
     for _ in range(20):
         await asyncio.sleep(0)
     assert t.states == ["draining", "draining"]
+    # What became ready meanwhile is as good as a new one.
+    t.pool.keep_warm([""])
+    await t.settled("draining", "draining", "idle")
     t.stage.may_close.set()
     await waiting
+    assert t.stage.told[2] == [["one"]]
 
 
 # A real provider
