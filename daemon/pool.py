@@ -277,7 +277,7 @@ class Pool:
         now_s = time.monotonic()
         for worker in self.workers:
             if self._rests_until_s(worker) <= now_s:
-                if worker.is_blank and self._warm[worker.model].until_s > now_s:
+                if worker.is_fresh and self._warm[worker.model].until_s > now_s:
                     self._refill_soon(worker.model)
                 self.close(worker)
         next_s = min(map(self._rests_until_s, self.workers), default=math.inf)
