@@ -10,13 +10,15 @@ from tests.faults import FAULTS
 from tests.faults.entries import echo
 from tests.faults.fault import Fault, tried
 from tests.faults.house import House
-from tests.faults.soak import soak
+from tests.faults.soak import conversations, soak
 from tests.faults.table import row
 
 
 @pytest.mark.usefixtures("no_leaks")
-# The soak has a file of its own.
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault is not soak], ids=lambda fault: fault.name)
+# The soaks have a file of their own.
+@pytest.mark.parametrize(
+    "fault", [fault for fault in FAULTS if fault not in (soak, conversations)], ids=lambda fault: fault.name
+)
 async def test_a_fault_shows_its_client_what_it_should_and_leaves_nothing(fault: Fault) -> None:
     outcome = await tried(fault, 1, is_full=False)
     assert outcome.is_good, row(outcome) + "\n".join(outcome.left_behind)

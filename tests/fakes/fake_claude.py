@@ -3,8 +3,8 @@
 `FAKE_CLI` is a JSON object: `transcript` is a recording that holds an interrupted turn and then a whole one; `log` is
 where every line from stdin is kept, as the proof of what arrived; `fault` is one of the names below, and `megabytes`
 how big it is. The answer to a message is its own text, in the events of the recording, or with `digests` the digest of
-the whole conversation that it was told; `[hold]` is answered with a first word until it is interrupted. `afterwards`
-are events that come right behind each answer, in one piece with its end.
+the whole conversation that it was told; what ends with `[hold]` is answered with a first word until it is interrupted.
+`afterwards` are events that come right behind each answer, in one piece with its end.
 """
 
 import hashlib
@@ -186,7 +186,7 @@ def main() -> None:
             emit({**recording.turn[-1], "num_turns": 0, "result": "", "stop_reason": None})
         elif event["type"] == "user":
             text = digest(system, told) if ORDER.get("digests") else text_of(event)
-            answer(recording, text_of(event) if text_of(event) == "[hold]" else text)
+            answer(recording, text, is_held=text_of(event).endswith("[hold]"))
             told.append(("assistant", text))
 
 
@@ -202,13 +202,13 @@ def acknowledge(recording: Recording, request: Event) -> None:
         emit(event)
 
 
-def answer(recording: Recording, text: str) -> None:
+def answer(recording: Recording, text: str, *, is_held: bool) -> None:
     misbehave_before(FAULT)
     for event in recording.answer(text):
         emit(event, *(ORDER.get("afterwards", []) if event["type"] == "result" else []))
         if is_delta(event):
             misbehave_behind_a_delta(FAULT)
-            if text == "[hold]":
+            if is_held:
                 return
     if FAULT == "exit_after":
         sys.exit(5)

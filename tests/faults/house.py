@@ -20,6 +20,7 @@ from tests.faults.entries import Entry
 from tests.world import Daemon, Wire, World, until
 
 _SETTLE_S = 10.0
+_NOBODY = "nobody"
 _STABLE = (
     "state/runnerd",
     "state/runnerd/leases",
@@ -82,8 +83,13 @@ class House:
         return full if self.is_full else short
 
     def configure(self, entries: Mapping[str, Any]) -> None:
-        """Writes runners.yaml, without telling the daemon."""
-        self.world.config(json.dumps({"daemon": dict(self._settings), "runners": dict(entries)}, indent=1))
+        """Writes runners.yaml, without telling the daemon.
+
+        Whom it asks by default is not there: of one that is, a blank would stay for ever.
+        """
+        runners = {**entries, _NOBODY: {"kind": "claude", "binary": "/nonexistent", "warm": 0}}
+        config = {"daemon": dict(self._settings), "default": _NOBODY, "runners": runners}
+        self.world.config(json.dumps(config, indent=1))
 
     # The daemon
 

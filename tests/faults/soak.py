@@ -1,11 +1,14 @@
-"""A soak: many chats over 20 connections, some of them cancelled, some of them left by their client."""
+"""Soaks: many chats over 20 connections, some of them cancelled, some of them left by their client; and conversations,
+20 at once, whose clients do all that clients do.
+"""
 
 import asyncio
 import random
 from collections import Counter
 
+from tests.conversations import Tally, talk
 from tests.faults.chat import error_in_words
-from tests.faults.entries import echo
+from tests.faults.entries import ONE_ATTEMPT, claude, echo
 from tests.faults.fault import fault
 from tests.faults.house import House, soon
 from tests.world import Wire, user
@@ -13,6 +16,7 @@ from tests.world import Wire, user
 _CONNECTIONS = 20
 _MEGABYTE = 1024 * 1024
 _GROWTH = 10
+_CONTINUED = 0.9
 
 
 @fault(
@@ -24,6 +28,29 @@ _GROWTH = 10
 )
 async def soak(house: House) -> str:
     return await soaked(house, house.sized(2_000, 150))
+
+
+@fault(
+    "500 conversations of 6 turns, 20 at once, with random cancels, edits, forks and disconnects",
+    sees="every answer is that to its own conversation, and follow-ups go to the sessions that hold theirs",
+    runners={name: claude(order={"digests": True}, max_running=48) for name in ("one", "other")},
+    slow="3,000 turns",
+    tries=1,
+)
+async def conversations(house: House) -> str:
+    return told_of(await conversed(house, house.sized(500, 30)))
+
+
+async def conversed(house: House, number: int) -> Tally:
+    """What came of so many conversations; every answer was right."""
+    models = ["one:sonnet", "one:opus", "other"]
+    return await talk(house.wire, models, number, _CONNECTIONS, rest_s=ONE_ATTEMPT["idle_ttl_s"])
+
+
+def told_of(tally: Tally) -> str:
+    """That in words, which are those of the table when enough follow-ups found their sessions."""
+    where = f"{tally.continued:.0%} of the follow-ups" if tally.continued < _CONTINUED else "follow-ups"
+    return f"every answer is that to its own conversation, and {where} go to the sessions that hold theirs"
 
 
 async def soaked(house: House, chats: int) -> str:
