@@ -44,7 +44,8 @@ class EventSession(Session):
     def settle(self, *, is_clean: bool) -> None:
         """Ends at once what a turn may still do, and sets `state` to what the session is good for now.
 
-        Called once for each turn, as soon as it has ended or cannot go on, whether its client reads or not.
+        Called once for each turn: as soon as it has ended or cannot go on, whether its client reads or not. A clean
+        end is one when it is read and not before: who leaves ahead of it knows no answer, but the CLI would.
         """
 
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
@@ -65,11 +66,13 @@ class EventSession(Session):
             while not translator.ended:
                 deadlines.check()
                 chunks = translator.feed(await deadlines.wait(self.event()))
-                if translator.ended:
-                    self.settle(is_clean=translator.is_clean)
+                if translator.ended and not translator.is_clean:
+                    self.settle(is_clean=False)
                 for chunk in chunks:
                     if isinstance(chunk, _CONTENT):
                         deadlines.is_content_seen = True
+                    elif isinstance(chunk, Done) and translator.is_clean:
+                        self.settle(is_clean=True)
                     yield chunk
         except DeadlineExceededError as error:
             raise translator.retried_error or error from error

@@ -11,7 +11,7 @@ from runners.errors import DeadlineExceededError, RunnerError
 from runners.messages import ChatMessage
 from runners.provider import LlmProvider, Sampling, SessionOptions
 from runners.providers.claude.provider import ClaudeSession
-from runners.stream import Start, fold
+from runners.stream import ChatChunk, Start, Text, UsageReport, fold
 from tests.fakes.fake_claude import digest
 from tests.subjects.claude import ReplayedClaude
 from tests.world import World
@@ -78,6 +78,19 @@ async def test_what_a_cli_tells_behind_its_answer_is_no_part_of_the_next(world: 
     kept = await begun(world, digests=True, afterwards=stale)
     for turn in range(4):
         await kept.proved_turn(f"{turn}")
+    await kept.session.aclose()
+
+
+@pytest.mark.parametrize("last", [Start, Text, UsageReport])
+async def test_a_turn_whose_end_was_not_read_leaves_no_session_that_knows_more_than_its_client(
+    world: World, last: type[ChatChunk]
+) -> None:
+    kept = await begun(world)
+    async with kept.session.turn([ChatMessage(role="user", content="hello")], Sampling()) as chunks:
+        async for chunk in chunks:
+            if isinstance(chunk, last):
+                break
+    assert kept.session.state == "dead"
     await kept.session.aclose()
 
 
