@@ -33,8 +33,8 @@ check: .venv/development
 faults: .venv/development
 	$(BIN)/python -m tests.faults --write
 
-soak: .venv/development
-	RUNNERD_SOAK=2000 $(BIN)/python -m pytest --timeout 900 tests/test_soak.py
+soak: clis
+	RUNNERD_SOAK=2000 $(BIN)/python -m pytest --timeout 900 -rP tests/test_soak.py tests/live/test_claude_conversations.py
 
 # What a chat costs through the daemon, against the same CLI by hand and through its vendor's SDK; less than ten minutes.
 bench: .venv/bench clis

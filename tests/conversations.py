@@ -20,6 +20,8 @@ Message = dict[str, Any]
 HOLD = "[hold]"
 """What a message ends with that is answered with the beginning of its digest, and no more."""
 _TURNS = 6
+_MESSAGES = 14
+"""About as many as an answer has."""
 _SYSTEMS = ("", "Be brief.", "You are a poet.\nRhyme.")
 _COMMON = ("Hi", "go on", "why?")
 """What many say: their conversations are the same for a while, and then not."""
@@ -108,7 +110,7 @@ class _Client:
         """Stops an answer, in its middle or wherever it is by then, and keeps what there is of it, or nothing."""
         is_held_up = self._random.random() < 0.7
         asked = [*self._history, *user(self._text() + (HOLD if is_held_up else ""))]
-        ends_behind = self._random.choice((0, 1, 2) if is_held_up else (0, 1, 2, 5))
+        ends_behind = self._random.randrange(3 if is_held_up else _MESSAGES)
         leaves = self._random.random() < 0.4
         partial, is_whole = await self._stopped(asked, ends_behind, leaves=leaves)
         self._tally.done["came too late to stop it" if is_whole else "left" if leaves else "cancelled"] += 1
