@@ -16,6 +16,7 @@ from daemon.breaker import STATED, Admission
 from daemon.gate import Gate
 from daemon.registry import Route
 from daemon.supervisor import Supervisor
+from daemon.turn import answer
 from runners.errors import RunnerError
 from runners.messages import ChatRequest
 from runners.stream import ChatChunk, Done, Failed, Retrying, Start, Warn
@@ -126,7 +127,7 @@ class Chat:
         rest = request.timeouts.model_copy(update={"turn_s": turn_s})
         request = request.model_copy(update={"timeouts": rest})
         try:
-            async with aclosing(self._supervisor.pool(runner).answer(request)) as stream:
+            async with aclosing(answer(self._supervisor.pool(runner), request)) as stream:
                 while (chunk := await self._next(stream)) is not None:
                     if isinstance(chunk, Start):
                         self._has_begun = True

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from daemon.paths import built_in_config, named_config, user_config
 from runners.errors import ConfigError
@@ -34,6 +34,13 @@ class DaemonSettings(BaseModel):
     drain_s: float = Field(default=30, ge=0)
     max_cli_memory: ByteSize | None = Field(default=None, gt=0, description="a quarter of the machine's when left out")
     parse_cap_bytes: int = Field(default=LINE_CAP_BYTES, ge=1024, description="the longest line of a client")
+
+    @field_validator("max_cli_memory", mode="before")
+    @classmethod
+    def _is_no_switch(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("is a number of bytes, or as `2GB`")  # noqa: TRY004 pydantic tells these
+        return value
 
 
 class Config(BaseModel):

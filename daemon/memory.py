@@ -13,7 +13,7 @@ from typing import Protocol
 import psutil
 import structlog
 
-from daemon.worker import Worker
+from daemon.worker import Worker, WorkerState
 
 _SETTLED_S = 2.0
 """So long after something has happened it is looked at: a CLI that has just been started has not its size yet."""
@@ -107,11 +107,14 @@ class Memory:
             closing = self._let_go(excess_bytes)
             if closing:
                 await asyncio.wait(closing)
-            elif any(worker.state in ("busy", "draining") for holder in self.holders for worker in holder.workers):
+            elif self._is_at_work("starting", "busy", "draining"):
                 await self._freed.wait()
             else:
                 _log.warning("memory.exceeded", runner=name, limit_bytes=self.limit_bytes)
                 return
+
+    def _is_at_work(self, *states: WorkerState) -> bool:
+        return any(worker.state in states for holder in self.holders for worker in holder.workers)
 
     def _let_go(self, excess_bytes: float) -> "list[asyncio.Task[None]]":
         going = to_go(self._processes().values(), excess_bytes)
@@ -140,9 +143,8 @@ class Memory:
 
     async def _watch(self) -> None:
         while True:
-            is_busy = any(worker.state == "busy" for holder in self.holders for worker in holder.workers)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOKS_EVERY_S if is_busy else None):
+                async with asyncio.timeout(_LOOKS_EVERY_S if self._is_at_work("busy") else None):
                     await self._happened.wait()
             await asyncio.sleep(_SETTLED_S)
             self._happened.clear()

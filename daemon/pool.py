@@ -7,27 +7,22 @@ comes afterwards.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import structlog
 
 from daemon.choice import Wanted, decide, surplus
-from daemon.conversation import parted, told
 from daemon.memory import Memory
 from daemon.worker import Worker
-from runners.errors import RunnerError
-from runners.messages import ChatMessage, ChatRequest, ChatResponse, Served
+from runners.messages import Served
 from runners.provider import LlmProvider, Session
-from runners.stream import ChatChunk, Done, Failed, ResponseBuilder, Start
 
 _REFILL_AFTER_S = 0.25
 """A CLI's start takes the processor from the answer that is just beginning."""
 
 _BLANK_AGE_S = 3600.0
 """A blank that nobody takes is renewed: what its CLI has read at its start, such as a login or the date, grows old."""
-
-_OF_THE_LOGIN = ("not_authenticated", "auth_expired", "permission")
 
 _log = structlog.get_logger()
 
@@ -57,7 +52,7 @@ class Pool:
         self.name = runner.name
         self.workers: list[Worker] = []
         self._served: dict[Served, _Tally] = {}
-        self._runner = runner
+        self.runner = runner
         self._memory = memory
         self._keeps = keeps
         self._warm: dict[str, _Warm] = {}
@@ -67,55 +62,6 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self.name} {self.workers}>"
-
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
-        """The chunks of an answer, see LlmProvider.complete_stream; its `start` says how it was served.
-
-        When `done` comes its session is free for the next request. One whose turn was cancelled or failed is kept where
-        its conversation is still what it was before, and else closed.
-        """
-        began_s = time.monotonic()
-        provider = self._runner.with_model(request.model) if request.model else self._runner
-        await provider.started_within(request, provider.discover())
-        for warning in provider.preflight(request):
-            yield warning
-        history, new = parted(request.conversation)
-        results = frozenset(message.tool_call_id for message in new if message.tool_call_id is not None)
-        options = provider.session_options(request)
-        worker = await self._taken(provider, Wanted(provider.default_model, options, told(history), results))
-        done, reply = None, ResponseBuilder()
-        try:
-            session = await provider.started_within(request, asyncio.shield(worker.opening))
-            session.timeouts = provider.timeouts(request)
-            if worker.options is None:
-                await session.prepare(options)
-                worker.options = options
-            messages = request.conversation if worker.is_blank else [*new]
-            session_s = round(time.monotonic() - began_s, 4)
-            async with session.turn(messages, provider.sampling(request)) as chunks:
-                async for chunk in chunks:
-                    if isinstance(chunk, Done):
-                        done = chunk
-                        continue
-                    if isinstance(chunk, Start):
-                        chunk = replace(chunk, served=_served(worker, session, began_s), session_s=session_s)  # noqa: PLW2901
-                        self._count(chunk.served, session_s)
-                    if not isinstance(chunk, Failed):
-                        reply.add(chunk)
-                    yield chunk
-            if done is not None and done.stop_reason != "cancelled":
-                reply.add(done)
-                response = reply.response()
-                worker.conversation = told([*request.conversation, _message(response)])
-                worker.awaits = frozenset(call.id for call in response.tool_calls)
-        except RunnerError as error:
-            if error.kind in _OF_THE_LOGIN:
-                self._start_over()
-            raise
-        finally:
-            self._give_back(worker)
-        if done is not None:
-            yield done
 
     def tallies(self) -> dict[str, dict[str, float]]:
         """How many chats were served in each way, and the mean seconds until they had their sessions."""
@@ -128,7 +74,7 @@ class Pool:
         """Keeps blanks of these models, and no others, ready also when nobody asks; empty means the default model."""
         for warm in self._warm.values():
             warm.until_s = min(warm.until_s, self._wanted_until_s())
-        for provider in [self._runner.with_model(model) if model else self._runner for model in models]:
+        for provider in [self.runner.with_model(model) if model else self.runner for model in models]:
             self._warm[provider.default_model] = _Warm(provider, math.inf)
             self._refill(provider.default_model)
         self._tidy()
@@ -136,7 +82,7 @@ class Pool:
     def drain(self) -> None:
         """From now on nothing is kept or started ahead. What is in use goes when it is given back."""
         self._keeps = False
-        self._start_over()
+        self.start_over()
 
     async def aclose(self) -> None:
         """Closes every worker; no chat has one by now."""
@@ -164,7 +110,7 @@ class Pool:
             self.workers.remove(worker)
             self._memory.happened()
 
-    def _start_over(self) -> None:
+    def start_over(self) -> None:
         """Closes what waits: when its user has mended a login, none must answer that has read the old one."""
         for warm in self._warm.values():
             if warm.refill is not None:
@@ -176,13 +122,14 @@ class Pool:
 
     # Taking and giving back
 
-    async def _taken(self, provider: LlmProvider, wanted: Wanted) -> Worker:
+    async def taken(self, provider: LlmProvider, wanted: Wanted) -> Worker:
         """The worker for a request, busy from now on. It may still be starting."""
         if (worker := decide(wanted, self.workers)) is None:
             await self._room(provider)
             worker = decide(wanted, self.workers) or self._begin(provider)
         was_blank = worker.is_blank
         worker.move("busy")
+        self._memory.happened()
         self._ask_for(provider)
         if was_blank:
             self._refill_soon(provider.default_model)
@@ -190,7 +137,7 @@ class Pool:
 
     async def _room(self, provider: LlmProvider) -> None:
         """Waits until one more may start: also for those that leave, lest they become more and more."""
-        while len(self._closing) > self._runner.settings.max_running:
+        while len(self._closing) > self.runner.settings.max_running:
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
         if not _joins_a_process(provider):
             await self._memory.room(self.name)
@@ -220,7 +167,8 @@ class Pool:
             _log.info("worker.died", runner=self.name, model=worker.model)
             self.close(worker)
 
-    def _give_back(self, worker: Worker) -> None:
+    def give_back(self, worker: Worker) -> None:
+        """A worker's turn is over: it is kept if it is good for another, and else closed. Nobody waits for that."""
         session = worker.session
         if session is None or session.state not in ("idle", "parked") or not self._keeps:
             self.close(worker)
@@ -234,9 +182,10 @@ class Pool:
     @property
     def _most(self) -> int:
         """How many conversations are kept: where they share a process, as many as that takes."""
-        return max(self._runner.settings.max_running, self._runner.capabilities().sessions_per_process)
+        return max(self.runner.settings.max_running, self.runner.capabilities().sessions_per_process)
 
-    def _count(self, served: Served, session_s: float) -> None:
+    def count(self, served: Served, session_s: float) -> None:
+        """A chat was served in this way, and had its session after so many seconds."""
         tally = self._served.setdefault(served, _Tally())
         tally.chats += 1
         tally.session_s += session_s
@@ -245,7 +194,7 @@ class Pool:
 
     def _wanted_until_s(self) -> float:
         """Until when a model is wanted that is asked for now."""
-        return time.monotonic() + self._runner.settings.idle_ttl_s
+        return time.monotonic() + self.runner.settings.idle_ttl_s
 
     def _ask_for(self, provider: LlmProvider) -> None:
         """A model was asked for: blanks of it are wanted for a while."""
@@ -261,7 +210,7 @@ class Pool:
         warm = self._warm[model]
         warm.refill = None
         waiting = [worker for worker in self.workers if worker.model == model and worker.state in ("starting", "idle")]
-        missing = self._runner.settings.warm - sum(worker.is_fresh for worker in waiting)
+        missing = self.runner.settings.warm - sum(worker.is_fresh for worker in waiting)
         for _ in range(missing if warm.until_s > time.monotonic() and self._keeps else 0):
             if not _joins_a_process(warm.provider) and not self._memory.has_room(self.name):
                 _log.info("worker.no_room", runner=self.name, model=model)
@@ -285,7 +234,7 @@ class Pool:
             self._tidying = asyncio.get_running_loop().call_later(next_s - now_s, self._tidy)
 
     def _rests_until_s(self, worker: Worker) -> float:
-        settings = self._runner.settings
+        settings = self.runner.settings
         match worker.state:
             case "idle" if worker.is_fresh:
                 return min(self._warm[worker.model].until_s, worker.used_s + _BLANK_AGE_S)
@@ -304,13 +253,3 @@ async def _opened(provider: LlmProvider) -> Session:
 def _joins_a_process(provider: LlmProvider) -> bool:
     """Whether a new session needs no process of its own."""
     return provider.capabilities().sessions_per_process > 1 and bool(provider.processes())
-
-
-def _served(worker: Worker, session: Session, began_s: float) -> Served:
-    if session.process is not None and session.process.start_time >= began_s:
-        return "cold"
-    return "warm" if worker.is_blank else "continued"
-
-
-def _message(response: ChatResponse) -> ChatMessage:
-    return ChatMessage(role="assistant", content=response.content, tool_calls=response.tool_calls)

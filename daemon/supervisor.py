@@ -77,7 +77,7 @@ class Supervisor:
         for runner in self._registry.runners.values():
             models = [route.model for route in routes if route.runner is runner]
             health = self.known(runner)
-            self._records[runner].pool.keep_warm(models if health is not None and health.ok else [])
+            self._records[runner].pool.keep_warm(models if health is None or health.ok else [])
 
     async def first_able(self) -> Route | None:
         """The first runner that can answer, or may, of those that may without being named; None when none can."""

@@ -68,7 +68,7 @@ class Worker:
         self.used_s = time.monotonic()
 
     async def aclose(self) -> None:
-        """Ends the session, also one that is only just being opened. It goes on when who waits is cancelled."""
+        """Ends the session, also one that is only just being opened."""
         if not self.opening.done():
             self.opening.cancel()
         await asyncio.wait([self.opening])

@@ -6,6 +6,7 @@ import pytest
 
 from daemon.memory import Memory
 from daemon.pool import Pool
+from daemon.turn import answer
 from runners.errors import NotInstalledError
 from runners.stream import ChatStream, UsageReport, fold
 from runners.testing import request
@@ -300,14 +301,14 @@ async def test_those_that_leave_are_waited_for_before_more_are_started_than_may_
 async def test_who_leaves_before_its_answer_s_end_was_told_leaves_nothing_of_it_to_others(world: World) -> None:
     claude = ReplayedClaude(world)
     pool = Pool(claude.provider, Memory())
-    answer = pool.answer(request("my secret"))
+    chunks = answer(pool, request("my secret"))
     # The CLI's last event is `usage` and `done` in one.
-    async for chunk in answer:
+    async for chunk in chunks:
         if isinstance(chunk, UsageReport):
             break
-    await answer.aclose()
+    await chunks.aclose()
     claude.log.write_text("")
-    response = await fold(ChatStream(pool.answer(request("Hello")), runner="claude"))
+    response = await fold(ChatStream(answer(pool, request("Hello")), runner="claude"))
     assert response.served == "cold"
     assert claude.received().messages == [("user", "Hello")]
     await pool.aclose()

@@ -5,6 +5,7 @@ from typing import Any
 
 from daemon.memory import Memory
 from daemon.pool import Pool
+from daemon.turn import answer
 from runners.messages import ChatRequest, ChatResponse
 from runners.stream import ChatStream, Text, fold
 from tests.stage import Stage
@@ -26,7 +27,7 @@ class Theatre:
 
     def stream(self, messages: list[dict[str, Any]], **fields: Any) -> ChatStream:
         request = ChatRequest.model_validate({"messages": messages, **fields})
-        return ChatStream(self.pool.answer(request), runner="stage")
+        return ChatStream(answer(self.pool, request), runner="stage")
 
     async def chat(self, messages: list[dict[str, Any]], **fields: Any) -> ChatResponse:
         return await fold(self.stream(messages, **fields))

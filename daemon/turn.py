@@ -1,0 +1,77 @@
+"""One turn of a chat in a session of its runner's pool: found, told what it has not heard, and given back."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from daemon.choice import Wanted
+from daemon.conversation import parted, told
+from daemon.pool import Pool
+from daemon.worker import Worker
+from runners.errors import RunnerError
+from runners.messages import ChatMessage, ChatRequest, ChatResponse, Served
+from runners.provider import Session
+from runners.stream import ChatChunk, Done, Failed, ResponseBuilder, Start
+
+_OF_THE_LOGIN = ("not_authenticated", "auth_expired", "permission")
+
+
+async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+    """The chunks of an answer, see LlmProvider.complete_stream; its `start` says how it was served.
+
+    When `done` comes its session is free for the next request. One whose turn was cancelled or failed is kept where
+    its conversation is still what it was before, and else closed.
+    """
+    began_s = time.monotonic()
+    provider = pool.runner.with_model(request.model) if request.model else pool.runner
+    await provider.started_within(request, provider.discover())
+    for warning in provider.preflight(request):
+        yield warning
+    history, new = parted(request.conversation)
+    results = frozenset(message.tool_call_id for message in new if message.tool_call_id is not None)
+    wanted = Wanted(provider.default_model, provider.session_options(request), told(history), results)
+    worker = await pool.taken(provider, wanted)
+    done, reply = None, ResponseBuilder()
+    try:
+        session = await provider.started_within(request, asyncio.shield(worker.opening))
+        session.timeouts = provider.timeouts(request)
+        if worker.options is None:
+            await session.prepare(wanted.options)
+            worker.options = wanted.options
+        messages = request.conversation if worker.is_blank else [*new]
+        session_s = round(time.monotonic() - began_s, 4)
+        async with session.turn(messages, provider.sampling(request)) as chunks:
+            async for chunk in chunks:
+                if isinstance(chunk, Done):
+                    done = chunk
+                    continue
+                if isinstance(chunk, Start):
+                    chunk = replace(chunk, served=_served(worker, session, began_s), session_s=session_s)  # noqa: PLW2901
+                    pool.count(chunk.served, session_s)
+                if not isinstance(chunk, Failed):
+                    reply.add(chunk)
+                yield chunk
+        if done is not None and done.stop_reason != "cancelled":
+            reply.add(done)
+            response = reply.response()
+            worker.conversation = told([*new, _message(response)], after=wanted.history)
+            worker.awaits = frozenset(call.id for call in response.tool_calls)
+    except RunnerError as error:
+        if error.kind in _OF_THE_LOGIN:
+            pool.start_over()
+        raise
+    finally:
+        pool.give_back(worker)
+    if done is not None:
+        yield done
+
+
+def _served(worker: Worker, session: Session, began_s: float) -> Served:
+    if session.process is not None and session.process.start_time >= began_s:
+        return "cold"
+    return "warm" if worker.is_blank else "continued"
+
+
+def _message(response: ChatResponse) -> ChatMessage:
+    return ChatMessage(role="assistant", content=response.content, tool_calls=response.tool_calls)
