@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from runners.providers.claude.provider import TESTED_VERSIONS
+
 Of = Literal["ratio", "difference", "ours"]
 
 
@@ -35,8 +37,12 @@ DIRECT = "read directly"
 PYTHON, IMPORTS = "python -c pass", "python -c 'import click, json, socket'"
 UNROUTED = "without a pool"
 
+_OLDEST, _NEWEST = (f"claude {version}" for version in TESTED_VERSIONS)
+
 TARGETS = (
     Target("claude", NEW_FIRST, RAW, "ratio", 1.2),
+    Target(_OLDEST, NEW_FIRST, BY_HAND, "ratio", 0.10),
+    Target(_NEWEST, NEW_FIRST, BY_HAND, "ratio", 0.25),
     Target("claude", SIXTH_FIRST, RAW, "ratio", 1.25),
     Target("copilot 1.0.102", NEW_FIRST, BY_HAND, "ratio", 0.10),
     Target("copilot 1.0.102", SIXTH_FIRST, RAW, "ratio", 1.25),
