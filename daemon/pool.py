@@ -170,14 +170,16 @@ class Pool:
     def give_back(self, worker: Worker) -> None:
         """A worker's turn is over: it is kept if it is good for another, and else closed. Nobody waits for that."""
         session = worker.session
-        if session is None or session.state not in ("idle", "parked") or not self._keeps:
-            self.close(worker)
-            return
-        worker.move(session.state)
-        for other in surplus(self.workers, self._most):
-            self.close(other)
-        self._tidy()
-        self._memory.happened()
+        is_worth_keeping = self._keeps and session is not None and session.holds_conversation
+        match session.state if session is not None and is_worth_keeping else "dead":
+            case "idle" | "parked" as state:
+                worker.move(state)
+                for other in surplus(self.workers, self._most):
+                    self.close(other)
+                self._tidy()
+                self._memory.happened()
+            case _:
+                self.close(worker)
 
     @property
     def _most(self) -> int:

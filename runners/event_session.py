@@ -96,6 +96,11 @@ class TranscriptSession(EventSession):
         super().__init__(provider)
         self.transcript: list[ChatMessage] = []
 
+    @property
+    def holds_conversation(self) -> bool:
+        """See Session.holds_conversation: it is all sent again."""
+        return False
+
     async def _turn(self, messages: list[ChatMessage], sampling: Sampling) -> AsyncGenerator[ChatChunk, None]:
         conversation = [*self.transcript, *messages]
         answer = ResponseBuilder()

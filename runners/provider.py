@@ -112,6 +112,11 @@ class Session(ABC):
     process: ProcessRef | None = None
     when_dead: Callable[[], None] = staticmethod(lambda: None)
 
+    @property
+    def holds_conversation(self) -> bool:
+        """Whether its CLI remembers what was said, so that a turn sends what is new. Else it is not worth keeping."""
+        return True
+
     @abstractmethod
     async def prepare(self, options: SessionOptions) -> None:
         """Gives a blank session what its conversation needs; once, before the first turn."""

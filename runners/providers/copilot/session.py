@@ -47,6 +47,10 @@ class CopilotSession(TranscriptSession):
         self._leaving: asyncio.Task[None] | None = None
         server.when_retired.add(self._retired)
 
+    @property
+    def holds_conversation(self) -> bool:
+        return self._cli is not None
+
     async def prepare(self, options: SessionOptions) -> None:
         if self.state == "dead":
             raise self.server.reason()
