@@ -212,6 +212,9 @@ def answer(recording: Recording, text: str, *, is_held: bool) -> None:
                 return
     if FAULT == "exit_after":
         sys.exit(5)
+    if FAULT == "exit_between":
+        signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
     if FAULT == "stay":
         hang()
 

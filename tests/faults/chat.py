@@ -7,20 +7,26 @@ from typing import Any, Self
 
 from tests.world import END_S, Wire, user
 
+WHOLE = "the whole answer"
+
 
 class Chat:
-    """A chat that was asked for on a connection of its own."""
+    """A chat that was asked for on a connection of its own. `served` is how, when its answer has ended."""
 
-    def __init__(self, wire: Wire, request_id: int, asked: str) -> None:
+    def __init__(self, wire: Wire, request_id: int, right: str) -> None:
+        self.served = ""
         self._wire = wire
         self._id = request_id
-        self._asked = asked
+        self._right = right
         self._texts = 0
 
     @classmethod
-    async def ask(cls, wire: Wire, model: str, text: str, *, history: Sequence[dict[str, Any]] = ()) -> "Chat":
-        """Asks behind `history`."""
-        return cls(wire, await wire.request("chat", model=model, messages=[*history, *user(text)]), text)
+    async def ask(
+        cls, wire: Wire, model: str, text: str, *, history: Sequence[dict[str, Any]] = (), right: str | None = None
+    ) -> "Chat":
+        """Asks behind `history`. The right answer is the text itself where none is given."""
+        request_id = await wire.request("chat", model=model, messages=[*history, *user(text)])
+        return cls(wire, request_id, text if right is None else right)
 
     async def __aenter__(self) -> Self:
         return self
@@ -52,7 +58,8 @@ class Chat:
         if "error" in response:
             return f"error {error_in_words(response['error'])}{self._behind()}"
         content = response["result"]["content"]
-        return "the whole answer" if content == self._asked else f"the answer {content[:40]!r}"
+        self.served = response["result"]["served"]
+        return WHOLE if content == self._right else f"the answer {content[:40]!r}"
 
     async def _next(self) -> dict[str, Any] | None:
         """Reads a message; returns the response when it is that."""

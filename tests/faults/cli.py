@@ -26,7 +26,7 @@ def kill_amid_chat_with(ill: Entry, name: str, sees: str) -> None:
     @fault(name, sees=sees, runners={"ill": ill})
     async def killed(house: House) -> str:
         async with await house.begun("ill") as chat:
-            [worker] = await house.workers()
+            [worker] = await house.workers("busy")
             psutil.Process(worker["pid"]).send_signal(signal.SIGKILL)
             return await chat.seen()
 

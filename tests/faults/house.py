@@ -167,11 +167,11 @@ class House:
         async with await Chat.ask(await self.wire(), model, text) as chat:
             return await chat.seen()
 
-    async def workers(self) -> list[dict[str, Any]]:
-        """The sessions of all runners."""
+    async def workers(self, *states: str) -> list[dict[str, Any]]:
+        """The sessions of all runners, or those that are in one of these states."""
         async with await self.wire() as wire:
             rows = (await wire.call("status"))["result"]["runners"]
-        return [worker for row in rows for worker in row["workers"]]
+        return [worker for row in rows for worker in row["workers"] if not states or worker["state"] in states]
 
     # What it holds
 
