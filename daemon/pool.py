@@ -155,6 +155,7 @@ class Pool:
             self._memory.happened()
             if worker.state == "starting":
                 worker.move("idle")
+                self._tidy()
             if session.state == "dead":
                 self._has_died(worker)
         elif worker.state == "starting":
