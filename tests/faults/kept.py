@@ -192,6 +192,8 @@ async def reloaded(house: House) -> str:
             await asyncio.sleep(0.2)
         is_over = True
         await asyncio.gather(*clients)
+        # Their sessions may be those of the runner before.
+        await asyncio.gather(*(talk.say("and the new one?") for talk in talks))
         behind = await asyncio.gather(*(talk.say("and now?") for talk in talks))
         house.configure(house.entries)
         await wire.call("reload")
