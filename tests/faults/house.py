@@ -82,13 +82,13 @@ class House:
         """The measure of a fault: in full, or as short as shows it."""
         return full if self.is_full else short
 
-    def configure(self, entries: Mapping[str, Any]) -> None:
+    def configure(self, entries: Mapping[str, Any], default: str = _NOBODY) -> None:
         """Writes runners.yaml, without telling the daemon.
 
-        Whom it asks by default is not there: of one that is, a blank would stay for ever.
+        Who is asked by default is one that is not there: of one that is, a blank would stay for ever.
         """
         runners = {**entries, _NOBODY: {"kind": "claude", "binary": "/nonexistent", "warm": 0}}
-        config = {"daemon": dict(self._settings), "default": _NOBODY, "runners": runners}
+        config = {"daemon": dict(self._settings), "default": default, "runners": runners}
         self.world.config(json.dumps(config, indent=1))
 
     # The daemon

@@ -13,7 +13,7 @@ from tests.fakes.fake_claude import digest
 from tests.faults.chat import WHOLE, Chat, summed
 from tests.faults.entries import Entry, claude
 from tests.faults.fault import fault
-from tests.faults.house import House
+from tests.faults.house import House, soon
 from tests.world import assistant, until, user
 
 _ANEW = "the whole answer in a new session"
@@ -38,9 +38,8 @@ class Talk:
 
     async def ask(self, text: str) -> Chat:
         """Asks, on a new connection."""
-        asked = [*self._history, *user(text)]
-        right = digest("", [(message["role"], message["content"]) for message in asked])
-        return await Chat.ask(await self._house.wire(), "runner", text, history=self._history, right=right)
+        wire = await self._house.wire()
+        return await Chat.ask(wire, "runner", text, history=self._history, right=self._right(text))
 
     async def say(self, text: str) -> str:
         """What is seen of a turn, and whether it went to the session of the one before."""
@@ -49,10 +48,12 @@ class Talk:
             saw = await chat.seen()
         if saw != WHOLE:
             return saw
-        asked = [*self._history, *user(text)]
-        right = digest("", [(message["role"], message["content"]) for message in asked])
-        self._history = [*asked, assistant(right)]
+        self._history += [*user(text), assistant(self._right(text))]
         return _CONTINUED if chat.served == "continued" else _ANEW
+
+    def _right(self, text: str) -> str:
+        asked = [*self._history, *user(text)]
+        return digest("", [(message["role"], message["content"]) for message in asked])
 
 
 async def begun(house: House) -> tuple[Talk, psutil.Process]:
@@ -108,6 +109,25 @@ async def blank_killed(house: House) -> str:
     await begun(house)
     psutil.Process((await blank(house))["pid"]).kill()
     return await Talk(house).say("hello world")
+
+
+@fault(
+    "reload while a blank is kept of a runner that is no longer the default",
+    sees="ok, and the blank goes",
+    runners={"runner": proving()},
+)
+async def default_before(house: House) -> str:
+    async with await house.wire() as wire:
+        house.configure(house.entries, default="runner")
+        await wire.call("reload")
+        cli = psutil.Process((await blank(house))["pid"])
+        house.configure(house.entries)
+        said = "ok" if (await wire.call("reload")).get("result", {}).get("ok") else "not ok"
+
+    async def gone() -> bool:
+        return not cli.is_running()
+
+    return f"{said}, and the blank {'goes' if await soon(gone) else 'stays'}"
 
 
 async def blank(house: House) -> dict[str, Any]:
