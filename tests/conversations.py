@@ -22,6 +22,8 @@ HOLD = "[hold]"
 _TURNS = 6
 _MESSAGES = 14
 """About as many as an answer has."""
+_PATIENCE_S = 120.0
+"""For 20 CLIs that may start at once on a busy machine."""
 _SYSTEMS = ("", "Be brief.", "You are a poet.\nRhyme.")
 _COMMON = ("Hi", "go on", "why?")
 """What many say: their conversations are the same for a while, and then not."""
@@ -80,12 +82,12 @@ class _Client:
         self._model = randomness.choice(models)
         self._system = randomness.choice(_SYSTEMS)
         self._history: list[Message] = []
-        self._is_held = False
+        self._is_undisturbed = False
         self._wire: Wire
 
     async def converse(self) -> None:
         """The whole conversation; it begins and ends with answers in full."""
-        self._wire = await self._connect()
+        self._wire = await self._connected()
         try:
             await self._follow_up()
             for _ in range(_TURNS - 2):
@@ -97,27 +99,32 @@ class _Client:
         finally:
             await self._wire.close()
 
+    async def _connected(self) -> Wire:
+        wire = await self._connect()
+        wire.patience_s = _PATIENCE_S
+        return wire
+
     # What clients do
 
     async def _follow_up(self) -> None:
-        is_held = self._is_held
+        is_undisturbed = self._is_undisturbed
         served = await self._answered([*self._history, *user(self._text())])
         self._tally.done["followed up"] += 1
-        if is_held:
+        if is_undisturbed:
             self._tally.followed[served] += 1
 
     async def _cancel(self) -> None:
         """Stops an answer, in its middle or wherever it is by then, and keeps what there is of it, or nothing."""
-        is_held_up = self._random.random() < 0.7
-        asked = [*self._history, *user(self._text() + (HOLD if is_held_up else ""))]
-        ends_behind = self._random.randrange(3 if is_held_up else _MESSAGES)
+        is_held = self._random.random() < 0.7
+        asked = [*self._history, *user(self._text() + (HOLD if is_held else ""))]
+        ends_behind = self._random.randrange(3 if is_held else _MESSAGES)
         leaves = self._random.random() < 0.4
         partial, is_whole = await self._stopped(asked, ends_behind, leaves=leaves)
         self._tally.done["came too late to stop it" if is_whole else "left" if leaves else "cancelled"] += 1
         if is_whole or (partial and self._random.random() < 0.5):
             self._tally.done["kept a part"] += not is_whole
             self._history = [*asked, assistant(partial)]
-        self._is_held = is_whole
+        self._is_undisturbed = is_whole
 
     async def _edit(self) -> None:
         """Changes something that was said; what came behind it is dropped, or stays as it was."""
@@ -140,7 +147,7 @@ class _Client:
         other = _Client(self._connect, [self._model], self._random, self._tally, self._rest_s)
         other._system = self._system
         other._history = self._history
-        other._wire = await self._connect()
+        other._wire = await self._connected()
         ways = [[*self._history, *user(self._text())] for _ in range(2)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -172,7 +179,7 @@ class _Client:
         self._proves(asked, result["content"])
         self._tally.served[result["served"]] += 1
         self._history = [*asked, assistant(result["content"])]
-        self._is_held = True
+        self._is_undisturbed = True
         return str(result["served"])
 
     async def _stopped(self, asked: list[Message], ends_behind: int, *, leaves: bool) -> tuple[str, bool]:
@@ -184,7 +191,7 @@ class _Client:
             if read == ends_behind:
                 if leaves:
                     await self._wire.close()
-                    self._wire = await self._connect()
+                    self._wire = await self._connected()
                     return partial, False
                 await self._wire.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": request_id}})
             message = await self._wire.read()

@@ -164,9 +164,10 @@ class Daemon:
 
 
 class Wire:
-    """A raw client of the socket: what it sends and reads are lines."""
+    """A raw client of the socket: what it sends and reads are lines. `patience_s` is how long it waits for each."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.patience_s = END_S
         self.reader = reader
         self.writer = writer
         self._last_id = 0
@@ -200,7 +201,7 @@ class Wire:
 
     async def read(self) -> dict[str, Any]:
         """The next message; ConnectionError when there is none any more."""
-        async with asyncio.timeout(END_S):
+        async with asyncio.timeout(self.patience_s):
             line = await self.reader.readline()
         if not line:
             raise ConnectionResetError("the daemon closed the connection")

@@ -8,7 +8,7 @@ from collections import Counter
 
 from tests.conversations import Tally, talk
 from tests.faults.chat import error_in_words
-from tests.faults.entries import ONE_ATTEMPT, claude, echo
+from tests.faults.entries import claude, echo
 from tests.faults.fault import fault
 from tests.faults.house import House, soon
 from tests.world import Wire, user
@@ -16,7 +16,9 @@ from tests.world import Wire, user
 _CONNECTIONS = 20
 _MEGABYTE = 1024 * 1024
 _GROWTH = 10
-_CONTINUED = 0.9
+_CONTINUED = 0.8
+"""Less than all: on a busy machine a client may be slower than what is kept for it."""
+_IDLE_TTL_S = 2
 
 
 @fault(
@@ -33,7 +35,9 @@ async def soak(house: House) -> str:
 @fault(
     "500 conversations of 6 turns, 20 at once, with random cancels, edits, forks and disconnects",
     sees="every answer is that to its own conversation, and follow-ups go to the sessions that hold theirs",
-    runners={name: claude(order={"digests": True}, max_running=48) for name in ("one", "other")},
+    runners={
+        name: claude(order={"digests": True}, max_running=48, idle_ttl_s=_IDLE_TTL_S) for name in ("one", "other")
+    },
     slow="3,000 turns",
     tries=1,
 )
@@ -44,7 +48,7 @@ async def conversations(house: House) -> str:
 async def conversed(house: House, number: int) -> Tally:
     """What came of so many conversations; every answer was right."""
     models = ["one:sonnet", "one:opus", "other"]
-    return await talk(house.wire, models, number, _CONNECTIONS, rest_s=ONE_ATTEMPT["idle_ttl_s"])
+    return await talk(house.wire, models, number, _CONNECTIONS, rest_s=_IDLE_TTL_S)
 
 
 def told_of(tally: Tally) -> str:

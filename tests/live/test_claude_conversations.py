@@ -39,7 +39,7 @@ async def test_no_conversation_is_mixed_with_another_whatever_their_clients_do(w
         models = ["claude:sonnet", "claude:opus"]
         tally = await talk(connect, models, _CONVERSATIONS, at_once, rest_s=_IDLE_TTL_S)
         print(tally)
-        assert tally.continued > 0.9
+        assert tally.continued > 0.8
 
         async def only_a_blank_is_left() -> bool:
             workers = await lab.workers()
