@@ -148,7 +148,9 @@ class Memory:
                     await self._happened.wait()
             await asyncio.sleep(_SETTLED_S)
             self._happened.clear()
-            await self._look()
+            # Without a descriptor or a thread to look with, what was seen before holds until the next time.
+            with suppress(OSError, RuntimeError):
+                await self._look()
             self._let_go(self._excess_bytes())
 
     async def _look(self) -> None:

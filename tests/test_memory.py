@@ -1,6 +1,7 @@
 """The memory of all CLIs together: what goes when it is too much, who waits, and who is not started."""
 
 import asyncio
+import errno
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -246,3 +247,27 @@ async def test_what_grows_beyond_the_limit_is_seen_without_anybody_asking(house:
 
         await until(one_is_left)
         assert house.closed == [old]
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.EMFILE, "Too many open files"), RuntimeError("no new thread")])
+async def test_who_cannot_look_once_looks_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    failures = [failure]
+
+    def size(pid: int) -> int:
+        if failures:
+            raise failures.pop()
+        return size_bytes(pid)
+
+    monkeypatch.setattr(memory_module, "size_bytes", size)
+    with heavy(2) as pids:
+        old, _ = [await house.add("idle", pid, used_s) for used_s, pid in enumerate(pids)]
+        house.memory.limit_bytes = fits(1)
+
+        async def one_is_left() -> bool:
+            house.memory.happened()
+            return len(house.workers) == 1
+
+        await until(one_is_left)
+        assert (house.closed, failures) == ([old], [])
