@@ -60,9 +60,11 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
     except RunnerError as error:
         if error.kind in _OF_THE_LOGIN:
             pool.start_over()
+            pool.close(worker)  # it may take another turn, but its CLI has read the old login too
         raise
     finally:
-        pool.give_back(worker)
+        if worker.state == "busy":
+            pool.give_back(worker)
     if done is not None:
         yield done
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 from runners.capabilities import Capabilities
-from runners.errors import RunnerError, VendorError
+from runners.errors import NotAuthenticatedError, RunnerError, VendorError
 from runners.messages import ChatMessage, ModelInfo, ToolCall, Usage
 from runners.provider import Health, LlmProvider, ProcessRef, Sampling, Session, SessionOptions
 from runners.settings import RunnerSettings
@@ -84,8 +84,8 @@ class Stage(LlmProvider):
 class Actor(Session):
     """One session. What a turn does, its last message says; all else is repeated.
 
-    `hold` waits, after its first word, until `may_end`; `fail` fails before its answer and `break` in it; `stop` ends
-    with `done{cancelled}`; `call` calls the tool `c1` and is parked.
+    `hold` waits, after its first word, until `may_end`; `fail` fails before its answer and `break` in it; `login` fails
+    because there is none; `stop` ends with `done{cancelled}`; `call` calls the tool `c1` and is parked.
     """
 
     def __init__(self, stage: Stage, process: ProcessRef) -> None:
@@ -116,6 +116,8 @@ class Actor(Session):
         try:
             if text == "fail":
                 raise VendorError("it failed")
+            if text == "login":
+                raise NotAuthenticatedError("it is not logged in")
             yield Start(f"a-{self.turns}", self._stage.name, self.model)
             yield Text("re: ")
             if text == "break":

@@ -7,7 +7,7 @@ import pytest
 from daemon.memory import Memory
 from daemon.pool import Pool
 from daemon.turn import answer
-from runners.errors import NotInstalledError
+from runners.errors import NotAuthenticatedError, NotInstalledError, VendorError
 from runners.stream import ChatStream, UsageReport, fold
 from runners.testing import request
 from tests.subjects.claude import ReplayedClaude
@@ -96,6 +96,17 @@ async def test_a_session_that_is_dead_before_anybody_could_hear_it_is_not_used(t
     t.pool.keep_warm([""])
     await t.settled()
     assert await t.served(FIRST) == "cold"
+
+
+async def test_a_login_that_failed_leaves_no_session_that_has_read_it_nor_its_process(theatre: Open) -> None:
+    t = theatre(sessions_per_process=3)
+    t.stage.outlives = True
+    await t.chat(FIRST)
+    with pytest.raises(NotAuthenticatedError):
+        await t.chat(user("login"))
+    await t.settled()
+    assert t.stage.processes() == []
+    assert await t.served(SECOND) == "cold"
 
 
 # What is ready ahead
