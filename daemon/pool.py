@@ -155,9 +155,9 @@ class Pool:
             self._memory.happened()
             if worker.state == "starting":
                 worker.move("idle")
-                self._tidy()
             if session.state == "dead":
                 self._has_died(worker)
+            self._tidy()
         elif worker.state == "starting":
             _log.info("worker.not_started", runner=self.name, model=worker.model, error=str(worker.opening.exception()))
             self.close(worker)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from daemon import pool
 from daemon.memory import Memory
 from daemon.pool import Pool
 from daemon.turn import answer
@@ -119,6 +120,29 @@ async def test_a_blank_that_was_taken_is_replaced_and_goes_when_nobody_asks_any_
     assert await t.served(FIRST) == "warm"
     await has_blanks(t, 2)
     await t.settled()
+
+
+async def test_a_blank_goes_when_nobody_asks_any_more_also_where_no_conversation_is_kept(theatre: Open) -> None:
+    t = theatre(warm=1, idle_ttl_s=0.05)
+    with pytest.raises(VendorError):
+        await t.chat(user("fail"))
+
+    async def was_replaced() -> bool:
+        return len(t.stage.actors) > 1
+
+    await until(was_replaced)
+    await t.settled()
+
+
+async def test_a_blank_that_nobody_takes_is_renewed(theatre: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_BLANK_AGE_S", 0.05)
+    t = theatre(warm=1)
+    t.pool.keep_warm([""])
+
+    async def is_renewed() -> bool:
+        return len(t.stage.actors) > 1 and t.stage.actors[0].is_closed
+
+    await until(is_renewed)
 
 
 async def test_each_model_that_is_asked_for_has_its_own(theatre: Open) -> None:
