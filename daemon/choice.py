@@ -24,22 +24,22 @@ class Wanted:
 def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
     """The worker that serves a request: of these the first that there is. None means a new one.
 
-    1. The parked one that waits for one of the request's tool results, which its conversation is about: a vendor may
-       give the same id to calls of several conversations.
-    2. The idle one whose conversation is the request's history, with the same model, system prompt, tools and effort;
-       of several the one that was used last.
+    1. The parked one that waits for one of the request's tool results, and 2. the idle one, of several the one that was
+       used last: both only where their conversation is the request's history, with the same model, system prompt, tools
+       and effort. A vendor may give the same id to calls of several conversations.
     3. A blank of the same model, one that is ready before one that still starts.
     """
     able = [worker for worker in workers if worker.model == wanted.model]
-    for worker in able:
-        if worker.state == "parked" and worker.awaits & wanted.results and worker.conversation == wanted.history:
-            return worker
-    alike = [worker for worker in able if worker.state == "idle" and worker.options == wanted.options]
+    alike = [worker for worker in able if worker.options == wanted.options]
     same = [worker for worker in alike if worker.conversation == wanted.history != NOTHING_SAID]
+    for worker in same:
+        if worker.state == "parked" and worker.awaits & wanted.results:
+            return worker
+    kept = [worker for worker in same if worker.state == "idle"]
     blank = [worker for worker in able if worker.is_blank and worker.options in (None, wanted.options)]
     ready = [worker for worker in blank if worker.state == "idle"]
     starting = [worker for worker in blank if worker.state == "starting"]
-    return max(same or ready or starting, key=lambda worker: worker.used_s, default=None)
+    return max(kept or ready or starting, key=lambda worker: worker.used_s, default=None)
 
 
 def surplus(workers: Iterable[Worker], most: int) -> list[Worker]:

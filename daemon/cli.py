@@ -148,7 +148,9 @@ def status(socket: Path | None, *, as_json: bool) -> None:
     """Show the daemon, what runs in it and the CLI processes it keeps."""
     answer = _ask(socket, "status", as_json=as_json)
     if not as_json:
-        memory = f"{answer['memory_bytes'] / 1e6:.0f} MB with its CLIs"
+        memory = (
+            f"{answer['memory_bytes'] / 1e6:.0f} MB with its CLIs (at most {answer['max_cli_memory_bytes'] / 1e6:.0f})"
+        )
         click.echo(f"runnerd {answer['version']}, pid {answer['pid']}, up {answer['uptime_s']:.0f} s, {memory}\n")
         rows = [row | {"served": served(row["served"])} for row in answer["runners"]]
         print_table(("name", "state", "running", "queued", "served"), rows)

@@ -16,6 +16,7 @@ from runners.settings import RunnerSettings
 from runners.wire.framing import LINE_CAP_BYTES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SIZE = re.compile(r"\d+(\.\d+)? *([kmgt]i?b?|b)?", re.IGNORECASE)
 _Path = tuple[str | int, ...]
 
 ALLOY = "alloy"
@@ -37,9 +38,10 @@ class DaemonSettings(BaseModel):
 
     @field_validator("max_cli_memory", mode="before")
     @classmethod
-    def _is_no_switch(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise ValueError("is a number of bytes, or as `2GB`")  # noqa: TRY004 pydantic tells these
+    def _is_a_size(cls, value: Any) -> Any:
+        # pydantic takes the 50 of `50%`, and true for 1.
+        if value is not None and not _SIZE.fullmatch(str(value)):
+            raise ValueError(f"{value!r} is neither a number of bytes nor a size such as `2GB`")
         return value
 
 

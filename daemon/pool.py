@@ -19,7 +19,8 @@ from runners.messages import Served
 from runners.provider import LlmProvider, Session
 
 _REFILL_AFTER_S = 0.25
-"""A CLI's start takes the processor from the answer that is just beginning."""
+"""A blank that was taken is replaced when its answer begins, and at the latest after this time: the start of another
+CLI takes the processor from the one that is just beginning to work."""
 
 _BLANK_AGE_S = 3600.0
 """A blank that nobody takes is renewed: what its CLI has read at its start, such as a login or the date, grows old."""
@@ -50,6 +51,7 @@ class Pool:
 
     def __init__(self, runner: LlmProvider, memory: Memory, *, keeps: bool = True) -> None:
         self.name = runner.name
+        self.counts_children = not runner.serves_models
         self.workers: list[Worker] = []
         self._served: dict[Served, _Tally] = {}
         self.runner = runner
@@ -75,7 +77,7 @@ class Pool:
         for warm in self._warm.values():
             warm.until_s = min(warm.until_s, self._wanted_until_s())
         for provider in [self.runner.with_model(model) if model else self.runner for model in models]:
-            self._warm[provider.default_model] = _Warm(provider, math.inf)
+            self._warm.setdefault(provider.default_model, _Warm(provider, 0.0)).until_s = math.inf
             self._refill(provider.default_model)
         self._tidy()
 
@@ -130,8 +132,7 @@ class Pool:
         was_blank = worker.is_blank
         worker.move("busy")
         self._memory.happened()
-        self._ask_for(provider)
-        if was_blank:
+        if was_blank and provider.default_model in self._warm:
             self._refill_soon(provider.default_model)
         return worker
 
@@ -139,8 +140,19 @@ class Pool:
         """Waits until one more may start: also for those that leave, lest they become more and more."""
         while len(self._closing) > self.runner.settings.max_running:
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
-        if not _joins_a_process(provider):
+        if self._takes_a_process(provider):
             await self._memory.room(self.name)
+
+    def _takes_a_process(self, provider: LlmProvider) -> bool:
+        """Whether a new session starts a process, whose memory is a CLI's."""
+        is_shared = provider.capabilities().sessions_per_process > 1
+        return not provider.serves_models and not (is_shared and provider.processes())
+
+    @property
+    def starting(self) -> int:
+        """How many processes are on their way, see daemon.memory.Holder."""
+        on_their_way = sum(worker.session is None for worker in self.workers)
+        return on_their_way if self._takes_a_process(self.runner) else 0
 
     def _begin(self, provider: LlmProvider) -> Worker:
         worker = Worker(provider.default_model, _opened(provider))
@@ -187,8 +199,12 @@ class Pool:
         """How many conversations are kept: where they share a process, as many as that takes."""
         return max(self.runner.settings.max_running, self.runner.capabilities().sessions_per_process)
 
-    def count(self, served: Served, session_s: float) -> None:
-        """A chat was served in this way, and had its session after so many seconds."""
+    def has_begun(self, provider: LlmProvider, served: Served, session_s: float) -> None:
+        """An answer has begun, which was served in this way, and had its session after so many seconds."""
+        # Not before: the name may be no model's.
+        self._ask_for(provider)
+        if served != "continued":
+            self._refill(provider.default_model)
         tally = self._served.setdefault(served, _Tally())
         tally.chats += 1
         tally.session_s += session_s
@@ -206,16 +222,18 @@ class Pool:
 
     def _refill_soon(self, model: str) -> None:
         warm = self._warm[model]
-        if self._keeps and warm.refill is None:
+        if warm.refill is None:
             warm.refill = asyncio.get_running_loop().call_later(_REFILL_AFTER_S, self._refill, model)
 
     def _refill(self, model: str) -> None:
         warm = self._warm[model]
-        warm.refill = None
+        if warm.refill is not None:
+            warm.refill.cancel()
+            warm.refill = None
         waiting = [worker for worker in self.workers if worker.model == model and worker.state in ("starting", "idle")]
         missing = self.runner.settings.warm - sum(worker.is_fresh for worker in waiting)
         for _ in range(missing if warm.until_s > time.monotonic() and self._keeps else 0):
-            if not _joins_a_process(warm.provider) and not self._memory.has_room(self.name):
+            if self._takes_a_process(warm.provider) and not self._memory.has_room(self.name):
                 _log.info("worker.no_room", runner=self.name, model=model)
                 break
             self._begin(warm.provider)
@@ -227,11 +245,13 @@ class Pool:
             self._tidying.cancel()
             self._tidying = None
         now_s = time.monotonic()
+        for model in [model for model, warm in self._warm.items() if warm.until_s <= now_s and warm.refill is None]:
+            del self._warm[model]
         for worker in self.workers:
             if self._rests_until_s(worker) <= now_s:
-                if worker.is_fresh and self._warm[worker.model].until_s > now_s:
-                    self._refill_soon(worker.model)
                 self.close(worker)
+                if worker.is_fresh and worker.model in self._warm:
+                    self._refill_soon(worker.model)
         next_s = min(map(self._rests_until_s, self.workers), default=math.inf)
         if next_s < math.inf:
             self._tidying = asyncio.get_running_loop().call_later(next_s - now_s, self._tidy)
@@ -240,7 +260,8 @@ class Pool:
         settings = self.runner.settings
         match worker.state:
             case "idle" if worker.is_fresh:
-                return min(self._warm[worker.model].until_s, worker.used_s + _BLANK_AGE_S)
+                warm = self._warm.get(worker.model)
+                return min(warm.until_s, worker.used_s + _BLANK_AGE_S) if warm else 0.0
             case "idle":
                 return worker.used_s + settings.idle_ttl_s
             case "parked":
@@ -251,8 +272,3 @@ class Pool:
 async def _opened(provider: LlmProvider) -> Session:
     await provider.discover()
     return await provider.open()
-
-
-def _joins_a_process(provider: LlmProvider) -> bool:
-    """Whether a new session needs no process of its own."""
-    return provider.capabilities().sessions_per_process > 1 and bool(provider.processes())

@@ -11,7 +11,7 @@ import psutil
 from daemon import __version__
 from daemon.chat import Chat
 from daemon.config import ALLOY
-from daemon.memory import size_bytes
+from daemon.memory import sizes_bytes
 from daemon.registry import Registry, Route
 from daemon.supervisor import Supervisor
 from daemon.worker import Worker
@@ -123,8 +123,8 @@ class Service:
         `served` counts the chats by how they were served, with the mean seconds until each had its session.
         """
         processes = [process for runner in self._supervisor.in_use() for process in runner.processes()]
-        pids = [os.getpid(), *(process.pid for process in processes)]
-        sizes = await asyncio.to_thread(lambda: {pid: size_bytes(pid) for pid in pids})
+        whole = {os.getpid(): False} | {process.pid: True for process in processes}
+        sizes = await asyncio.to_thread(sizes_bytes, whole)
         rows = [
             {
                 "name": name,

@@ -52,6 +52,7 @@ class Supervisor:
         self.memory = memory or Memory()
         self._records: dict[LlmProvider, _Supervised] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_draining = False
         self._warming: asyncio.Task[None] | None = None
         self._record_all()
 
@@ -178,6 +179,7 @@ class Supervisor:
 
     def drain(self) -> None:
         """Nothing is kept for chats that come later, or started for them."""
+        self._is_draining = True
         for supervised in self._records.values():
             supervised.pool.drain()
 
@@ -207,7 +209,7 @@ class Supervisor:
     def _recorded(self, runner: LlmProvider) -> _Supervised:
         if runner not in self._records:
             gate = Gate(runner, self._limiter(runner), self._clock)
-            pool = Pool(runner, self.memory, keeps=self._is_current(runner))
+            pool = Pool(runner, self.memory, keeps=self._is_current(runner) and not self._is_draining)
             made = self._records[runner] = _Supervised(gate, pool)
             gate.when_empty = lambda: self._close_if_done(made)
         return self._records[runner]

@@ -32,7 +32,7 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
     results = frozenset(message.tool_call_id for message in new if message.tool_call_id is not None)
     wanted = Wanted(provider.default_model, provider.session_options(request), told(history), results)
     worker = await pool.taken(provider, wanted)
-    done, reply = None, ResponseBuilder()
+    done, reply, is_login_wrong = None, ResponseBuilder(), False
     try:
         session = await provider.started_within(request, asyncio.shield(worker.opening))
         session.timeouts = provider.timeouts(request)
@@ -48,8 +48,10 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
                     continue
                 if isinstance(chunk, Start):
                     chunk = replace(chunk, served=_served(worker, session, began_s), session_s=session_s)  # noqa: PLW2901
-                    pool.count(chunk.served, session_s)
-                if not isinstance(chunk, Failed):
+                    pool.has_begun(provider, chunk.served, session_s)
+                if isinstance(chunk, Failed):
+                    is_login_wrong = chunk.error.kind in _OF_THE_LOGIN
+                else:
                     reply.add(chunk)
                 yield chunk
         if done is not None and done.stop_reason != "cancelled":
@@ -58,13 +60,12 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
             worker.conversation = told([*new, _message(response)], after=wanted.history)
             worker.awaits = frozenset(call.id for call in response.tool_calls)
     except RunnerError as error:
-        if error.kind in _OF_THE_LOGIN:
-            pool.start_over()
-            pool.close(worker)  # it may take another turn, but its CLI has read the old login too
+        is_login_wrong = error.kind in _OF_THE_LOGIN
         raise
     finally:
-        if worker.state == "busy":
-            pool.give_back(worker)
+        pool.give_back(worker)
+        if is_login_wrong:
+            pool.start_over()
     if done is not None:
         yield done
 
@@ -72,7 +73,7 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
 def _served(worker: Worker, session: Session, began_s: float) -> Served:
     if session.process is not None and session.process.start_time >= began_s:
         return "cold"
-    return "warm" if worker.is_blank else "continued"
+    return "warm" if worker.is_blank or session.resent else "continued"
 
 
 def _message(response: ChatResponse) -> ChatMessage:

@@ -71,7 +71,7 @@ class EventSession(Session):
                 for chunk in chunks:
                     if isinstance(chunk, _CONTENT):
                         deadlines.is_content_seen = True
-                    elif isinstance(chunk, Done) and translator.is_clean:
+                    elif isinstance(chunk, Done) and translator.is_clean and self.state == "busy":
                         self.settle(is_clean=True)
                     yield chunk
         except DeadlineExceededError as error:
@@ -95,6 +95,7 @@ class TranscriptSession(EventSession):
     def __init__(self, provider: LlmProvider) -> None:
         super().__init__(provider)
         self.transcript: list[ChatMessage] = []
+        self.resent = True
 
     @property
     def holds_conversation(self) -> bool:

@@ -107,6 +107,8 @@ class Session(ABC):
 
     state: SessionState = "starting"
     turns: int = 0
+    resent: bool = False
+    """Whether the last turn sent its CLI again what that had been told before."""
     timeouts: Timeouts = Timeouts()
     model: str
     process: ProcessRef | None = None
@@ -156,6 +158,9 @@ class LlmProvider(ABC):
     install_hint: ClassVar[str]
     by_name_only: ClassVar[bool] = False
     """Never a default, never found by a bare model name, not counted in health: what answers is no model."""
+
+    serves_models: ClassVar[bool] = False
+    """Its process loads models itself: their memory is theirs, and not the CLI's."""
 
     image_roles: ClassVar[tuple[str, ...]] = ("user",)
     """Whose messages may hold images."""

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from daemon import memory as memory_module
-from daemon.memory import Memory, Process, size_bytes, to_go
+from daemon.memory import Memory, Process, size_bytes, sizes_bytes, to_go
 from daemon.worker import Worker, WorkerState
+from runners.errors import QueueFullError
 from tests.stage import Stage
 from tests.world import until
 
@@ -46,6 +47,7 @@ class House:
 
     def __init__(self, memory: Memory) -> None:
         self.name = "h"
+        self.counts_children = True
         self.workers: list[Worker] = []
         self.closed: list[Worker] = []
         self.may_close = asyncio.Event()
@@ -54,6 +56,10 @@ class House:
         self.stage = Stage()
         self._closing: set[asyncio.Task[None]] = set()
         memory.holders.append(self)
+
+    @property
+    def starting(self) -> int:
+        return sum(worker.session is None for worker in self.workers)
 
     async def add(self, state: WorkerState, pid: int, used_s: float = 0.0) -> Worker:
         self.stage.pids = iter([pid])
@@ -92,6 +98,7 @@ class House:
 @pytest.fixture
 async def house(monkeypatch: pytest.MonkeyPatch, no_leaks: None) -> AsyncIterator[House]:
     monkeypatch.setattr(memory_module, "_SETTLED_S", 0)
+    monkeypatch.setattr(memory_module, "_UNSEEN_BYTES", 0)
     memory = Memory()
     memory.start()
     made = House(memory)
@@ -271,3 +278,35 @@ async def test_who_cannot_look_once_looks_again(
 
         await until(one_is_left)
         assert (house.closed, failures) == ([old], [])
+
+
+async def test_of_whom_nothing_is_known_much_is_expected(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "_UNSEEN_BYTES", 100)
+    house.memory.limit_bytes = 99
+    assert not house.memory.has_room("h")
+    house.memory.limit_bytes = 100
+    assert house.memory.has_room("h")
+
+
+async def test_who_waits_too_long_for_memory_is_told_what_mends_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "_WAITS_S", 0.01)
+    await house.add("busy", 1)
+    house.memory.limit_bytes = 0
+    monkeypatch.setattr(memory_module, "_UNSEEN_BYTES", 1)
+    with pytest.raises(QueueFullError, match="max_cli_memory") as refused:
+        await house.memory.room("h")
+    assert "daemon.max_cli_memory" in (refused.value.hint or "")
+
+
+def test_what_a_launcher_has_started_counts_as_its_own() -> None:
+    source = f"import subprocess, sys; subprocess.run([sys.executable, '-IS', '-c', {_HEAVY!r}])"
+    command = [sys.executable, "-IS", "-c", source]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+        alone, whole = sizes_bytes({launcher.pid: False}), sizes_bytes({launcher.pid: True})
+        launcher.communicate()
+    assert whole[launcher.pid] - alone[launcher.pid] > _BALLAST_BYTES / 2
+    assert sizes_bytes({launcher.pid: True}) == {launcher.pid: 0}

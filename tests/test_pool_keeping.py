@@ -125,13 +125,22 @@ async def test_a_blank_that_was_taken_is_replaced_and_goes_when_nobody_asks_any_
 async def test_a_blank_goes_when_nobody_asks_any_more_also_where_no_conversation_is_kept(theatre: Open) -> None:
     t = theatre(warm=1, idle_ttl_s=0.05)
     with pytest.raises(VendorError):
-        await t.chat(user("fail"))
+        await t.chat(user("break"))
 
     async def was_replaced() -> bool:
         return len(t.stage.actors) > 1
 
     await until(was_replaced)
     await t.settled()
+
+
+async def test_a_model_that_has_not_answered_is_not_kept_ready(theatre: Open) -> None:
+    t = theatre(warm=1)
+    for _ in range(3):
+        with pytest.raises(VendorError):
+            await t.chat(user("fail"), model="mistyped")
+    await t.settled()
+    assert len(t.stage.actors) == 3
 
 
 async def test_a_blank_that_nobody_takes_is_renewed(theatre: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import psutil
 
-from runners.settings import RunnerSettings
 from tests.bench.reading import WAIT_S, Json, Timing, lines
 from tests.world import Daemon, World, user
 
@@ -22,13 +21,12 @@ _CALM_CPU_S = 0.02
 
 MEGABYTE = 1024 * 1024
 
-HAS_POOL = {"warm", "idle_ttl_s"} <= RunnerSettings.model_fields.keys()
 _NO_POOL: Json = {"warm": 0, "idle_ttl_s": 0}
 
 
 def unrouted(entry: Json) -> Json:
     """The same entry of runners.yaml without blank and without kept sessions: each turn begins from nothing."""
-    return entry | (_NO_POOL if HAS_POOL else {})
+    return entry | _NO_POOL
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,9 @@ class House:
         return Client(self.world)
 
     def ready(self, runner: str) -> None:
-        """Waits until a new chat finds all that it may find: a blank where there is a pool, and nobody at work."""
+        """Waits until a new chat finds all that it may find: a blank, and nobody at work."""
         with self.client() as client:
-            if HAS_POOL and not _blanks(client, runner):
+            if not _blanks(client, runner):
                 # There are blanks of what was asked for lately.
                 client.chat(user("Hello"), model=runner)
                 ends_s = time.monotonic() + WAIT_S

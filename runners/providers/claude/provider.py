@@ -14,11 +14,12 @@ from typing import Any
 
 from runners.capabilities import Capabilities
 from runners.errors import InvalidRequestError, NotInstalledError, ProtocolError
-from runners.messages import ChatMessage, ImagePart, ModelInfo, TextPart
+from runners.messages import ChatMessage, ChatRequest, ImagePart, ModelInfo, TextPart
 from runners.process_session import ProcessSession, json_object
 from runners.provider import Health, LlmProvider, Sampling, SessionOptions
 from runners.providers.claude.events import WHITE_SPACE, ClaudeTranslator, not_logged_in
 from runners.settings import ClaudeSettings
+from runners.stream import Warn
 from runners.wire.deadlines import TurnDeadlines, within
 from runners.wire.process import CliProcess, run
 
@@ -88,6 +89,11 @@ class ClaudeProvider(LlmProvider):
             usage=True,
             exact_text=True,
         )
+
+    def preflight(self, request: ChatRequest) -> list[Warn]:
+        warnings = super().preflight(request)
+        _turns(request.conversation)  # raises here, where no session is spent for it
+        return warnings
 
     async def probe(self) -> Health:
         environment, directory = self.environment(_ENVIRONMENT), self.directory("cwd")

@@ -69,7 +69,8 @@ class CopilotSession(TranscriptSession):
         shape = sampling.response_format.wrapped if sampling.response_format else None
         last = {} if shape is None else {"responseFormat": {"type": "json_schema", "jsonSchema": shape}}
         new = messages[len(self.transcript) :]
-        if self._cli is None or not self._cli.continues(self.transcript, new, settings):
+        self.resent = self._cli is None or not self._cli.continues(self.transcript, new, settings)
+        if self._cli is None or self.resent:
             self._part(abort=False)
             self._cli = CliSession(self.server, self.provider.temporary("conversations"), settings)
         self._inbox = self._cli.inbox

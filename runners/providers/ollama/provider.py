@@ -52,6 +52,7 @@ class OllamaProvider(LlmProvider):
     kind = "ollama"
     display_name = "Ollama"
     settings_type = OllamaSettings
+    serves_models = True
     program = "ollama"
     install_hint = "install Ollama from https://ollama.com/download, or start its server"
     settings: OllamaSettings
