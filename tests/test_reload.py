@@ -166,9 +166,8 @@ async def test_sighup_reloads_too_and_a_bad_file_is_told_in_the_log(world: World
 
 
 async def test_a_storm_of_sighups_with_chats_and_changing_files_harms_nothing(world: World) -> None:
-    texts = [f"runners:\n{ECHO}  busy: {{kind: echo, max_tokens: {number}}}\n" for number in range(1, 4)] + [
-        "runners: [\n"
-    ]
+    busy = f"  busy: {{kind: echo, {KEEPS_NOTHING}, max_tokens: "
+    texts = [f"runners:\n{ECHO}{busy}{number}}}\n" for number in range(1, 4)] + ["runners: [\n"]
     config = world.config(texts[0])
     with world.daemon(config) as daemon:
         async with await Wire.connect(world.socket) as wire:
