@@ -180,8 +180,8 @@ class Pool:
             _log.info("worker.died", runner=self.name, model=worker.model)
             self.close(worker)
 
-    def give_back(self, worker: Worker) -> None:
-        """A worker's turn is over: it is kept if it is good for another, and else closed. Nobody waits for that."""
+    def give_back(self, worker: Worker) -> "asyncio.Task[None] | None":
+        """A worker's turn is over: it is kept if it is good for another, and else closed, by the task returned."""
         session = worker.session
         is_worth_keeping = self._keeps and session is not None and session.holds_conversation
         match session.state if session is not None and is_worth_keeping else "dead":
@@ -191,8 +191,9 @@ class Pool:
                     self.close(other)
                 self._tidy()
                 self._memory.happened()
+                return None
             case _:
-                self.close(worker)
+                return self.close(worker)
 
     @property
     def _most(self) -> int:

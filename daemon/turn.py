@@ -11,7 +11,7 @@ from daemon.pool import Pool
 from daemon.worker import Worker
 from runners.errors import RunnerError
 from runners.messages import ChatMessage, ChatRequest, ChatResponse, Served
-from runners.provider import Session
+from runners.provider import LlmProvider, Session
 from runners.stream import ChatChunk, Done, Failed, ResponseBuilder, Start
 
 _OF_THE_LOGIN = ("not_authenticated", "auth_expired", "permission")
@@ -21,7 +21,7 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
     """The chunks of an answer, see LlmProvider.complete_stream; its `start` says how it was served.
 
     When `done` comes its session is free for the next request. One whose turn was cancelled or failed is kept where
-    its conversation is still what it was before, and else closed.
+    its conversation is still what it was before, and has else been closed when the stream ends.
     """
     began_s = time.monotonic()
     provider = pool.runner.with_model(request.model) if request.model else pool.runner
@@ -34,11 +34,7 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
     worker = await pool.taken(provider, wanted)
     done, reply, is_login_wrong = None, ResponseBuilder(), False
     try:
-        session = await provider.started_within(request, asyncio.shield(worker.opening))
-        session.timeouts = provider.timeouts(request)
-        if worker.options is None:
-            await session.prepare(wanted.options)
-            worker.options = wanted.options
+        session = await _ready(worker, provider, request, wanted)
         messages = request.conversation if worker.is_blank else [*new]
         session_s = round(time.monotonic() - began_s, 4)
         async with session.turn(messages, provider.sampling(request)) as chunks:
@@ -63,11 +59,24 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
         is_login_wrong = error.kind in _OF_THE_LOGIN
         raise
     finally:
-        pool.give_back(worker)
+        closing = pool.give_back(worker)
         if is_login_wrong:
             pool.start_over()
+        if closing is not None and done is None:
+            # Who tries again must not join a process that is deaf, nor find those in its way that still end.
+            await asyncio.shield(closing)
     if done is not None:
         yield done
+
+
+async def _ready(worker: Worker, provider: LlmProvider, request: ChatRequest, wanted: Wanted) -> Session:
+    """The session of a worker, once it is open and prepared."""
+    session = await provider.started_within(request, asyncio.shield(worker.opening))
+    session.timeouts = provider.timeouts(request)
+    if worker.options is None:
+        await session.prepare(wanted.options)
+        worker.options = wanted.options
+    return session
 
 
 def _served(worker: Worker, session: Session, began_s: float) -> Served:

@@ -148,7 +148,8 @@ def merit(wanted: Wanted, one: Kept) -> tuple[int, float] | None:
         return None
     is_alike = one.options == wanted.options
     if one.state == "parked":
-        return (4, 0.0) if one.awaits & wanted.results and one.conversation == wanted.history else None
+        is_meant = one.awaits & wanted.results and one.conversation == wanted.history != NOTHING_SAID
+        return (4, 0.0) if is_alike and is_meant else None
     if one.state == "idle" and one.conversation != NOTHING_SAID:
         return (3, one.used_s) if is_alike and one.conversation == wanted.history else None
     if one.state in ("idle", "starting") and (is_alike or one.options is None):

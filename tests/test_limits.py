@@ -51,7 +51,7 @@ async def test_status_shows_who_runs_and_who_waits_and_all_are_answered(world: W
         chats = [await chat(wire) for _ in range(3)]
         await loaded(other, 1, 2)
         table = world.runnerd("status").stdout.decode().splitlines()
-        assert next(line for line in table if line.startswith("gated")).split()[2:] == ["1", "2"]
+        assert next(line for line in table if line.startswith("gated")).split()[2:4] == ["1", "2"]
         open_gate(world)
         for number in chats:
             assert (await wire.read_until_response(number))[1]["result"]["content"] == "so far, so good"

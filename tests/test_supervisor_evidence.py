@@ -324,7 +324,7 @@ async def test_an_ollama_killed_in_a_chat_is_degraded_everywhere_until_a_chat_is
             while (await wire.read())["params"]["chunk"]["type"] != "text":
                 pass
             [status] = (await other.call("status"))["result"]["runners"]
-            [worker] = status["workers"]
+            [worker] = [worker for worker in status["workers"] if worker["state"] == "busy"]
             assert (status["running"], worker["state"]) == (1, "busy")
             assert psutil.Process(worker["pid"]).ppid() == daemon.process.pid
             psutil.Process(worker["pid"]).send_signal(signal.SIGKILL)

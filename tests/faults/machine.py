@@ -169,7 +169,7 @@ async def _share_of_a_core(process: psutil.Process, span_s: float) -> float:
 @fault(
     "CLI's binary replaced while it runs",
     sees="the running one: the answer 'so far, so good'; the next one: the answer 'new'",
-    runners={"runner": program(GATED)},
+    runners={"runner": program(GATED, warm=0)},
 )
 async def replaced(house: House) -> str:
     binary, gate = house.world.root / "runner", house.world.root / "runner.open"
@@ -198,7 +198,7 @@ def _replace(binary: Path, source: str) -> None:
     "CLI's binary removed while it runs, then back again",
     sees="the running one: the answer 'so far, so good'; the next one: error not_installed; behind its return: "
     "the answer 'so far, so good'",
-    runners={"runner": program(GATED)},
+    runners={"runner": program(GATED, warm=0)},
 )
 async def removed(house: House) -> str:
     binary, gate = house.world.root / "runner", house.world.root / "runner.open"
