@@ -18,9 +18,11 @@ from daemon.worker import Worker
 from runners.messages import Served
 from runners.provider import LlmProvider, Session
 
-_REFILL_AFTER_S = 0.25
-"""A blank that was taken is replaced when its answer begins, and at the latest after this time: the start of another
-CLI takes the processor from the one that is just beginning to work."""
+_REFILL_AFTER_S = 0.5
+"""A blank that was taken is replaced when its turn has ended, and at the latest after this time: the start of another
+CLI takes the processor from the one that is at work."""
+_ANSWERED_S = 0.02
+"""The last chunk is on its way by then."""
 
 _BLANK_AGE_S = 3600.0
 """A blank that nobody takes is renewed: what its CLI has read at its start, such as a login or the date, grows old."""
@@ -133,7 +135,7 @@ class Pool:
         worker.move("busy")
         self._memory.happened()
         if was_blank and provider.default_model in self._warm:
-            self._refill_soon(provider.default_model)
+            self._refill_within(provider.default_model, _REFILL_AFTER_S)
         return worker
 
     async def _room(self, provider: LlmProvider) -> None:
@@ -182,6 +184,8 @@ class Pool:
 
     def give_back(self, worker: Worker) -> "asyncio.Task[None] | None":
         """A worker's turn is over: it is kept if it is good for another, and else closed, by the task returned."""
+        if worker.model in self._warm and self._warm[worker.model].refill is not None:
+            self._refill_within(worker.model, _ANSWERED_S)
         session = worker.session
         is_worth_keeping = self._keeps and session is not None and session.holds_conversation
         match session.state if session is not None and is_worth_keeping else "dead":
@@ -205,7 +209,7 @@ class Pool:
         # Not before: the name may be no model's.
         self._ask_for(provider)
         if served != "continued":
-            self._refill(provider.default_model)
+            self._refill_within(provider.default_model, _REFILL_AFTER_S)
         tally = self._served.setdefault(served, _Tally())
         tally.chats += 1
         tally.session_s += session_s
@@ -221,10 +225,15 @@ class Pool:
         warm = self._warm.setdefault(provider.default_model, _Warm(provider, 0.0))
         warm.until_s = max(warm.until_s, self._wanted_until_s())
 
-    def _refill_soon(self, model: str) -> None:
-        warm = self._warm[model]
+    def _refill_within(self, model: str, delay_s: float) -> None:
+        """Replaces what was taken after so long, or earlier where that was said before."""
+        warm, loop = self._warm[model], asyncio.get_running_loop()
+        at_s = loop.time() + delay_s
+        if warm.refill is not None and warm.refill.when() > at_s:
+            warm.refill.cancel()
+            warm.refill = None
         if warm.refill is None:
-            warm.refill = asyncio.get_running_loop().call_later(_REFILL_AFTER_S, self._refill, model)
+            warm.refill = loop.call_at(at_s, self._refill, model)
 
     def _refill(self, model: str) -> None:
         warm = self._warm[model]
@@ -252,7 +261,7 @@ class Pool:
             if self._rests_until_s(worker) <= now_s:
                 self.close(worker)
                 if worker.is_fresh and worker.model in self._warm:
-                    self._refill_soon(worker.model)
+                    self._refill_within(worker.model, _REFILL_AFTER_S)
         next_s = min(map(self._rests_until_s, self.workers), default=math.inf)
         if next_s < math.inf:
             self._tidying = asyncio.get_running_loop().call_later(next_s - now_s, self._tidy)
