@@ -10,7 +10,7 @@ from daemon.conversation import parted, told
 from daemon.pool import Pool
 from daemon.worker import Worker
 from runners.errors import RunnerError
-from runners.messages import ChatMessage, ChatRequest, ChatResponse, Served
+from runners.messages import ChatRequest, Served
 from runners.provider import LlmProvider, Session
 from runners.stream import ChatChunk, Done, Failed, ResponseBuilder, Start
 
@@ -53,7 +53,7 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
         if done is not None and done.stop_reason != "cancelled":
             reply.add(done)
             response = reply.response()
-            worker.conversation = told([*new, _message(response)], after=wanted.history)
+            worker.conversation = told([*new, response.as_message()], after=wanted.history)
             worker.awaits = frozenset(call.id for call in response.tool_calls)
     except RunnerError as error:
         is_login_wrong = error.kind in _OF_THE_LOGIN
@@ -83,7 +83,3 @@ def _served(worker: Worker, session: Session, began_s: float) -> Served:
     if session.process is not None and session.process.start_time >= began_s:
         return "cold"
     return "warm" if worker.is_blank or session.resent else "continued"
-
-
-def _message(response: ChatResponse) -> ChatMessage:
-    return ChatMessage(role="assistant", content=response.content, tool_calls=response.tool_calls)

@@ -81,6 +81,12 @@ class EventSession(Session):
             deadlines.close()
             self._overdue()
 
+    def cli_is_gone(self) -> None:
+        """Its process has ended. In the middle of a turn its reader finds out, with what the CLI said last."""
+        if self.state in ("starting", "idle"):
+            self.state = "dead"
+            self.when_dead()
+
     def _overdue(self) -> None:
         if self.state == "busy":
             self.settle(is_clean=False)
@@ -109,7 +115,5 @@ class TranscriptSession(EventSession):
             async for chunk in chunks:
                 answer.add(chunk)
                 if isinstance(chunk, Done) and chunk.stop_reason != "cancelled":
-                    said = answer.response()
-                    reply = ChatMessage(role="assistant", content=said.content, tool_calls=said.tool_calls)
-                    self.transcript = [*conversation, reply]
+                    self.transcript = [*conversation, answer.response().as_message()]
                 yield chunk

@@ -294,3 +294,7 @@ class ChatResponse:
     warnings: list[str] = field(default_factory=list)
     served: Served = "cold"
     session_s: float | None = None
+
+    def as_message(self) -> ChatMessage:
+        """The answer as a message of the conversation that goes on."""
+        return ChatMessage(role="assistant", content=self.content, tool_calls=self.tool_calls)

@@ -23,13 +23,7 @@ class ProcessSession(EventSession):
         self.cli = process
         self.process = ProcessRef(process.pid, process.start_time)
         self._lines = JsonLines(provider.name, process)
-        process.when_exited(self._exited)
-
-    def _exited(self) -> None:
-        # In the middle of a turn its reader finds out, with what the CLI said last.
-        if self.state in ("starting", "idle"):
-            self.state = "dead"
-            self.when_dead()
+        process.when_exited(self.cli_is_gone)
 
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
         """See Session.turn."""

@@ -22,8 +22,8 @@ from daemon.unix_socket import peer_uid
 from runners.errors import LineTooLongError, RequestCancelledError, RunnerError
 from runners.messages import ChatRequest
 from runners.stream import ChatStream, ResponseBuilder
-from runners.wire.framing import LineFramer, dump_json
-from runners.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Peer, RequestId, RpcError
+from runners.wire.framing import LineFramer
+from runners.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Peer, RequestId, RpcError, notification
 
 RUNNER_ERROR = -32010
 _READ_BYTES = 256 * 1024
@@ -238,8 +238,7 @@ class Connection:
         async with stream:
             async for chunk in stream:
                 if request.stream:
-                    params = {"id": request_id, "chunk": chunk}
-                    await self._show(dump_json({"jsonrpc": "2.0", "method": "chat.chunk", "params": params}))
+                    await self._show(notification("chat.chunk", {"id": request_id, "chunk": chunk}))
                 builder.add(chunk)
         return builder.response()
 

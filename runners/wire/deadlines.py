@@ -16,8 +16,13 @@ _TURN = "the turn has not ended"
 
 async def within(awaitable: Awaitable[T], limit_s: float, *, deadline: str, doing: str) -> T:
     """Waits at most `limit_s` seconds, else raises DeadlineExceededError that says what we were `doing`."""
-    ends = asyncio.get_running_loop().time() + limit_s
-    return await _until(ends, awaitable, deadline, limit_s, f"{doing} did not end")
+    try:
+        async with asyncio.timeout(limit_s) as scope:
+            return await awaitable
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise _exceeded(deadline, limit_s, f"{doing} did not end") from None
 
 
 class Watch:
@@ -123,16 +128,6 @@ class TurnDeadlines:
         _, deadline, limit_s, what = self._first()
         self._met = _exceeded(deadline, limit_s, what)
         self._waiting.cancel()
-
-
-async def _until(ends: float, awaitable: Awaitable[T], deadline: str, limit_s: float, what: str) -> T:
-    try:
-        async with asyncio.timeout_at(ends) as scope:
-            return await awaitable
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise _exceeded(deadline, limit_s, what) from None
 
 
 def _exceeded(deadline: str, limit_s: float, what: str) -> DeadlineExceededError:

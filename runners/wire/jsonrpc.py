@@ -83,7 +83,7 @@ class Peer:
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Tells the other end something that it does not answer."""
-        await self._send({"method": method, "params": params})
+        await self._send_frame(notification(method, params))
 
     async def refuse(self, error: RpcError) -> None:
         """Answers what `take` raised."""
@@ -187,6 +187,11 @@ class Peer:
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._send_frame(dump_json({"jsonrpc": "2.0"} | message))
+
+
+def notification(method: str, params: Mapping[str, Any]) -> bytes:
+    """A message that nobody answers."""
+    return dump_json({"jsonrpc": "2.0", "method": method, "params": params})
 
 
 def _response(request_id: RequestId | None, reply: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class CopilotSession(TranscriptSession):
         self._inbox = Inbox()
         self._farewells: set[asyncio.Task[None]] = set()
         self._leaving: asyncio.Task[None] | None = None
-        server.when_retired.add(self._retired)
+        server.when_retired.add(self.cli_is_gone)
 
     @property
     def holds_conversation(self) -> bool:
@@ -98,12 +98,10 @@ class CopilotSession(TranscriptSession):
             self._farewells.add(task)
             task.add_done_callback(self._farewells.discard)
 
-    def _retired(self) -> None:
-        # In the middle of a turn that goes on as far as it can, and `settle` looks.
+    def cli_is_gone(self) -> None:
         if self.state in ("starting", "idle"):
-            self.state = "dead"
             self._part(abort=False)
-            self.when_dead()
+        super().cli_is_gone()
 
     async def aclose(self) -> None:
         is_busy = self.state == "busy"
@@ -118,6 +116,6 @@ class CopilotSession(TranscriptSession):
     async def _leave(self) -> None:
         """Waits for what its turns leave behind."""
         await asyncio.gather(*self._farewells)
-        self.server.when_retired.discard(self._retired)
+        self.server.when_retired.discard(self.cli_is_gone)
         await self._shared.release(self.server)
         self.provider.sessions.discard(self)

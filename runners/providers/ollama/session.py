@@ -40,13 +40,7 @@ class OllamaSession(TranscriptSession):
         self._is_interrupted = False
         self._closing: asyncio.Task[None] | None = None
         if serve is not None:
-            serve.when_exited.add(self._exited)
-
-    def _exited(self) -> None:
-        # In the middle of a turn the connection breaks, and `settle` looks.
-        if self.state in ("starting", "idle"):
-            self.state = "dead"
-            self.when_dead()
+            serve.when_exited.add(self.cli_is_gone)
 
     async def prepare(self, options: SessionOptions) -> None:
         if self.state == "dead" and self._serve is not None and (exited := await self._serve.exited()):
@@ -141,7 +135,7 @@ class OllamaSession(TranscriptSession):
             self.settle(is_clean=False)
         self.state = "dead"
         if self._serve is not None:
-            self._serve.when_exited.discard(self._exited)
+            self._serve.when_exited.discard(self.cli_is_gone)
         if self._closing is None:
             self._closing = asyncio.create_task(self._http.close(), name="ollama-close")
             self._closing.add_done_callback(lambda _: self.provider.sessions.discard(self))
