@@ -12,7 +12,7 @@ from runners.provider import SessionOptions
 class Wanted:
     """What a request needs of a session: `history` is its conversation less what is new.
 
-    `results` are the ids of the tool calls whose results it brings.
+    `results` are the ids of the tool calls whose results it brings, when it brings nothing else that is new.
     """
 
     model: str
@@ -24,22 +24,31 @@ class Wanted:
 def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
     """The worker that serves a request: of these the first that there is. None means a new one.
 
-    1. The parked one that waits for one of the request's tool results, and 2. the idle one, of several the one that was
+    1. The parked one that waits for exactly the request's results, and 2. the idle one, of several the one that was
        used last: both only where their conversation is the request's history, with the same model, system prompt, tools
        and effort. A vendor may give the same id to calls of several conversations.
     3. A blank of the same model, one that is ready before one that still starts.
     """
     able = [worker for worker in workers if worker.model == wanted.model]
-    alike = [worker for worker in able if worker.options == wanted.options]
-    same = [worker for worker in alike if worker.conversation == wanted.history != NOTHING_SAID]
+    same = [worker for worker in _of_the_conversation(wanted, able) if worker.options == wanted.options]
     for worker in same:
-        if worker.state == "parked" and worker.awaits & wanted.results:
+        if worker.state == "parked" and worker.awaits == wanted.results:
             return worker
     kept = [worker for worker in same if worker.state == "idle"]
     blank = [worker for worker in able if worker.is_blank and worker.options in (None, wanted.options)]
     ready = [worker for worker in blank if worker.state == "idle"]
     starting = [worker for worker in blank if worker.state == "starting"]
     return max(kept or ready or starting, key=lambda worker: worker.used_s, default=None)
+
+
+def abandoned(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
+    """The parked worker whose conversation goes on elsewhere with this request: nobody will bring its results."""
+    parked = [worker for worker in _of_the_conversation(wanted, workers) if worker.state == "parked"]
+    return min(parked, key=lambda worker: worker.used_s, default=None)
+
+
+def _of_the_conversation(wanted: Wanted, workers: Iterable[Worker]) -> list[Worker]:
+    return [worker for worker in workers if worker.conversation == wanted.history != NOTHING_SAID]
 
 
 def surplus(workers: Iterable[Worker], most: int) -> list[Worker]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from daemon.choice import Wanted, decide, surplus
+from daemon.choice import Wanted, abandoned, decide, surplus
 from daemon.memory import Memory
 from daemon.worker import Worker
 from runners.messages import Served
@@ -131,6 +131,8 @@ class Pool:
         if (worker := decide(wanted, self.workers)) is None:
             await self._room(provider)
             worker = decide(wanted, self.workers) or self._begin(provider)
+        if worker.state != "parked" and (left := abandoned(wanted, self.workers)) is not None:
+            self.close(left)
         was_blank = worker.is_blank
         worker.move("busy")
         self._memory.happened()
@@ -208,7 +210,7 @@ class Pool:
         """An answer has begun, which was served in this way, and had its session after so many seconds."""
         # Not before: the name may be no model's.
         self._ask_for(provider)
-        if served != "continued":
+        if served not in ("continued", "resumed"):
             self._refill_within(provider.default_model, _REFILL_AFTER_S)
         tally = self._served.setdefault(served, _Tally())
         tally.chats += 1

@@ -29,12 +29,14 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
     for warning in provider.preflight(request):
         yield warning
     history, new = parted(request.conversation)
-    results = frozenset(message.tool_call_id for message in new if message.tool_call_id is not None)
+    has_only_results = all(message.role == "tool" for message in new) and provider.resumes(new)
+    results = frozenset(str(message.tool_call_id) for message in new if has_only_results)
     wanted = Wanted(provider.default_model, provider.session_options(request), told(history), results)
     worker = await pool.taken(provider, wanted)
     done, reply, is_login_wrong = None, ResponseBuilder(), False
     try:
         session = await _ready(worker, provider, request, wanted)
+        was_parked = session.state == "parked"
         messages = request.conversation if worker.is_blank else [*new]
         session_s = round(time.monotonic() - began_s, 4)
         async with session.turn(messages, provider.sampling(request)) as chunks:
@@ -43,7 +45,8 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
                     done = chunk
                     continue
                 if isinstance(chunk, Start):
-                    chunk = replace(chunk, served=_served(worker, session, began_s), session_s=session_s)  # noqa: PLW2901
+                    served = "resumed" if was_parked else _served(worker, session, began_s)
+                    chunk = replace(chunk, served=served, session_s=session_s)  # noqa: PLW2901
                     pool.has_begun(provider, chunk.served, session_s)
                 if isinstance(chunk, Failed):
                     is_login_wrong = chunk.error.kind in _OF_THE_LOGIN
@@ -54,7 +57,7 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
             reply.add(done)
             response = reply.response()
             worker.conversation = told([*new, response.as_message()], after=wanted.history)
-            worker.awaits = frozenset(call.id for call in response.tool_calls)
+            worker.awaits = session.awaits
     except RunnerError as error:
         is_login_wrong = error.kind in _OF_THE_LOGIN
         raise

@@ -9,14 +9,23 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from runners.errors import DeadlineExceededError, ProtocolError
+from runners.errors import DeadlineExceededError, InvalidRequestError, ProtocolError
 from runners.messages import ChatMessage
 from runners.provider import LlmProvider, Sampling, Session
-from runners.stream import ChatChunk, ChatStream, Done, Reasoning, ResponseBuilder, Text
+from runners.stream import (
+    ChatChunk,
+    ChatStream,
+    Done,
+    Reasoning,
+    ResponseBuilder,
+    Text,
+    ToolRequestArg,
+    ToolRequestStart,
+)
 from runners.translator import Event, Translator
 from runners.wire.deadlines import TurnDeadlines
 
-_CONTENT = (Text, Reasoning)
+_CONTENT = (Text, Reasoning, ToolRequestStart, ToolRequestArg)
 
 
 class EventSession(Session):
@@ -34,7 +43,10 @@ class EventSession(Session):
 
     @abstractmethod
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
-        """Sends what the turn begins with, every wait through `deadlines`."""
+        """Sends what the turn begins with, every wait through `deadlines`.
+
+        Where it `awaits` results, `messages` are these, and the CLI is still in its own turn.
+        """
 
     @abstractmethod
     async def event(self) -> Event:
@@ -45,7 +57,8 @@ class EventSession(Session):
         """Ends at once what a turn may still do, and sets `state` to what the session is good for now.
 
         Called once for each turn: as soon as it has ended or cannot go on, whether its client reads or not. A clean
-        end is one when it is read and not before: who leaves ahead of it knows no answer, but the CLI would.
+        end is one when it is read and not before: who leaves ahead of it knows no answer, but the CLI would. Behind a
+        clean end a session that `awaits` results is parked.
         """
 
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
@@ -53,8 +66,10 @@ class EventSession(Session):
         return ChatStream(self._turn(messages, sampling), runner=self.provider.name)
 
     async def _turn(self, messages: list[ChatMessage], sampling: Sampling) -> AsyncGenerator[ChatChunk, None]:
-        if self.state != "idle":
+        if self.state not in ("idle", "parked"):
             raise ProtocolError(f"a turn on a session that is {self.state}")
+        if self.awaits and sorted(message.tool_call_id or "" for message in messages) != sorted(self.awaits):
+            raise InvalidRequestError(f"the session waits for the results of {sorted(self.awaits)} and nothing else")
         self.state = "busy"
         self.turns += 1
         translator = self.translator()
@@ -63,6 +78,7 @@ class EventSession(Session):
         overdue = asyncio.get_running_loop().call_at(deadlines.turn_ends, self._overdue)
         try:
             await self.say(messages, sampling, deadlines)
+            self.awaits = frozenset()
             while not translator.ended:
                 deadlines.check()
                 chunks = translator.feed(await deadlines.wait(self.event()))
@@ -72,6 +88,7 @@ class EventSession(Session):
                     if isinstance(chunk, _CONTENT):
                         deadlines.is_content_seen = True
                     elif isinstance(chunk, Done) and translator.is_clean and self.state == "busy":
+                        self.awaits = translator.awaits
                         self.settle(is_clean=True)
                     yield chunk
         except DeadlineExceededError as error:
@@ -83,7 +100,7 @@ class EventSession(Session):
 
     def cli_is_gone(self) -> None:
         """Its process has ended. In the middle of a turn its reader finds out, with what the CLI said last."""
-        if self.state in ("starting", "idle"):
+        if self.state in ("starting", "idle", "parked"):
             self.state = "dead"
             self.when_dead()
 

@@ -6,37 +6,24 @@ Owns the shapes and their validation. Knows no provider and does no I/O.
 import base64
 import binascii
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    FailFast,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Discriminator, FailFast, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from runners.tools import Incoming, NamedTool, ToolCall, ToolChoice, ToolDefinition
 
 Role = Literal["system", "user", "assistant", "tool", "summary", "error"]
 ReasoningEffort = Literal["none", "low", "medium", "high", "xhigh"]
 Served = Literal["cold", "warm", "continued", "resumed"]
 """How a session was found for a request. `cold`: its CLI process was started for it. `warm`: the process ran already,
 and was sent the whole conversation. `continued`: the session holds the conversation, and was sent the new messages
-alone. `resumed`: the CLI has read the conversation from its own record."""
+alone. `resumed`: the session's turn had stopped to wait for the results of tools, was given them, and went on."""
 
 
-class _Incoming(BaseModel):
-    """Strict in its types, tolerant of unknown fields: they are kept, and reported by `unknown_fields`."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-
-
-class TextPart(_Incoming):
+class TextPart(Incoming):
     """A piece of text in a message."""
 
     type: Literal["text"] = "text"
@@ -51,7 +38,7 @@ _SIGNATURES = {
 }
 
 
-class ImagePart(_Incoming):
+class ImagePart(Incoming):
     """An image in a message: base64 `data` of the given `media_type`."""
 
     type: Literal["image"] = "image"
@@ -80,26 +67,7 @@ _Content = Annotated[
 ]
 
 
-class ToolCall(_Incoming):
-    """The model's call of a client tool. Arguments that are no JSON object stay in `arguments_raw`, with why."""
-
-    id: str
-    name: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    arguments_raw: str | None = None
-    parse_error: str | None = None
-
-
-class ToolDefinition(_Incoming):
-    """A tool that the client runs: `parameters` is the JSON Schema of its arguments."""
-
-    name: str
-    description: str = ""
-    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
-    server: str | None = None
-
-
-class ChatMessage(_Incoming):
+class ChatMessage(Incoming):
     """One message of a conversation.
 
     `summary` stands for earlier messages that a client compacted, `error` for a failure it shows its user
@@ -142,7 +110,7 @@ class ChatMessage(_Incoming):
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
 
-class ResponseFormat(_Incoming):
+class ResponseFormat(Incoming):
     """How the answer is to be shaped: any JSON object, or one by a schema.
 
     `json_schema` is the schema itself, or OpenAI's wrapping of it: `{name, schema, strict?, description?}`.
@@ -167,7 +135,7 @@ class ResponseFormat(_Incoming):
         return {"name": "answer"} | (given if is_wrapped else {"schema": given})
 
 
-class RequestTimeouts(_Incoming):
+class RequestTimeouts(Incoming):
     """Deadlines of this request alone, in seconds; what is left out stays as the runner's settings have it."""
 
     spawn_s: float | None = Field(default=None, gt=0)
@@ -176,7 +144,7 @@ class RequestTimeouts(_Incoming):
     turn_s: float | None = Field(default=None, gt=0)
 
 
-class ChatRequest(_Incoming):
+class ChatRequest(Incoming):
     """One turn that a client asks for.
 
     `messages` is the whole conversation, its last message the new one. `model` is the vendor's own name here;
@@ -187,7 +155,7 @@ class ChatRequest(_Incoming):
     model: str | None = None
     messages: Annotated[list[ChatMessage], FailFast()] = Field(min_length=1)
     tools: list[ToolDefinition] = Field(default_factory=list)
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: ToolChoice | None = None
     max_tokens: int | None = Field(default=None, gt=0)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -204,6 +172,24 @@ class ChatRequest(_Incoming):
     def _one_stop_is_a_list(cls, stop: Any) -> Any:
         return [stop] if isinstance(stop, str) else stop
 
+    @field_validator("tools")
+    @classmethod
+    def _have_names_of_their_own(cls, tools: list[ToolDefinition]) -> list[ToolDefinition]:
+        twice = [name for name, count in Counter(tool.name for tool in tools).items() if count > 1]
+        if twice:
+            raise ValueError(f"two tools have the name {twice[0]!r}")
+        return tools
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _is_offered(cls, choice: ToolChoice | None, info: ValidationInfo) -> ToolChoice | None:
+        names = [tool.name for tool in info.data.get("tools", [])]
+        if isinstance(choice, NamedTool) and choice.name not in names:
+            raise ValueError(f"there is no tool {choice.name!r}")
+        if choice == "required" and not names:
+            raise ValueError("there are no tools")
+        return choice
+
     @property
     def system(self) -> str:
         """The system messages, joined by an empty line: every CLI takes one system prompt."""
@@ -213,13 +199,25 @@ class ChatRequest(_Incoming):
     def conversation(self) -> list[ChatMessage]:
         """What the model is to read besides the system prompt: only user, assistant and tool messages.
 
-        A summary becomes a hand-off note of the user's; error messages are left out.
+        A summary becomes a hand-off note of the user's; error messages are left out. Tool calls behind which the
+        conversation goes on without their results are given `NO_RESULT`.
         """
         return list(_for_the_model(self.messages))
 
 
+NO_RESULT = "There is no result: the conversation went on without it."
+"""What stands, as an error, for the result of a call that a client did not answer: no vendor takes a call without."""
+
+
 def _for_the_model(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
+    unanswered: list[str] = []
     for message in messages:
+        if message.role in ("user", "assistant", "summary"):
+            for call_id in unanswered:
+                yield ChatMessage(role="tool", tool_call_id=call_id, content=NO_RESULT, is_error=True)
+            unanswered = [call.id for call in message.tool_calls]
+        if message.role == "tool" and message.tool_call_id in unanswered:
+            unanswered.remove(message.tool_call_id)
         if message.role in ("user", "assistant", "tool"):
             yield message
         elif message.role == "summary":

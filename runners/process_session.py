@@ -35,7 +35,8 @@ class ProcessSession(EventSession):
     def settle(self, *, is_clean: bool) -> None:
         """See EventSession.settle."""
         # A CLI that exited behind its answer has told so when nobody was to hear it.
-        self.state = "idle" if is_clean and self.cli.returncode is None else "dead"
+        is_alive = is_clean and self.cli.returncode is None
+        self.state = ("parked" if self.awaits else "idle") if is_alive else "dead"
         if not is_clean:
             # Killed, not asked: a CLI that is interrupted or terminated has time for another request to its vendor.
             self.cli.kill()

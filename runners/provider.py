@@ -11,7 +11,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypeVar
@@ -19,17 +19,18 @@ from typing import ClassVar, Literal, Self, TypeVar
 from runners.capabilities import Capabilities, gaps, refuse_what_would_be_lost
 from runners.errors import ConfigError, DeadlineExceededError, InvalidRequestError, RunnerError, UnsupportedError
 from runners.messages import (
+    NO_RESULT,
     ChatMessage,
     ChatRequest,
     ChatResponse,
     ModelInfo,
     ReasoningEffort,
     ResponseFormat,
-    ToolDefinition,
     unknown_fields,
 )
 from runners.settings import RunnerSettings, Timeouts
 from runners.stream import ChatChunk, ChatStream, Warn, fold
+from runners.tools import ToolChoice, ToolDefinition
 from runners.wire.deadlines import within
 from runners.wire.environment import child_environment, find_binary
 
@@ -86,6 +87,7 @@ class Sampling:
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     response_format: ResponseFormat | None = None
+    tool_choice: ToolChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class Session(ABC):
 
     state: SessionState = "starting"
     turns: int = 0
+    awaits: frozenset[str] = frozenset()
+    """The ids of the tool calls that a parked session needs the results of."""
     resent: bool = False
     """Whether the last turn sent its CLI again what that had been told before."""
     timeouts: Timeouts = Timeouts()
@@ -128,8 +132,10 @@ class Session(ABC):
         """Sends what is new since the last turn (the first time the whole history) and streams the answer.
 
         Cancelling the stream ends the turn. Afterwards, and as soon as the stream has given `done`, `state` is `idle`
-        when the session may take another turn, and `dead` when it may not. A turn that was cancelled or failed and
-        leaves the session `idle` is no part of its conversation.
+        when the session may take another turn, `parked` when its CLI waits for the results of the calls that it
+        `awaits`, and `dead` when it may not. The next turn of a parked session takes these results and nothing else,
+        and the CLI goes on with its own. A turn that was cancelled or failed and leaves the session `idle` is no part
+        of its conversation.
         """
 
     @abstractmethod
@@ -199,6 +205,10 @@ class LlmProvider(ABC):
     def caveats(self, request: ChatRequest) -> Iterator[str]:  # noqa: ARG002 its overriders need it
         """What of the request this runner does otherwise than asked, although it can do the thing as such."""
         yield from ()
+
+    def resumes(self, results: Sequence[ChatMessage]) -> bool:  # noqa: ARG002 its overriders need it
+        """Whether a parked session takes these results as they are. Else another is told the whole conversation."""
+        return True
 
     @abstractmethod
     async def probe(self) -> Health:
@@ -276,6 +286,11 @@ class LlmProvider(ABC):
         refuse_what_would_be_lost(request, able, self.image_roles, runner=self.name, model=self.default_model)
         warnings = [f"{path} is not a field of a chat request: ignored" for path in unknown_fields(request)]
         warnings += [f"{name} is not supported by {self.name}: ignored" for name in gaps(request, able)]
+        warnings += [
+            f"tool call {message.tool_call_id!r} has no result, and the model is told so"
+            for message in conversation
+            if message.role == "tool" and message.content == NO_RESULT
+        ]
         warnings += self.caveats(request)
         if request.strict and warnings:
             raise UnsupportedError("; ".join(warnings), runner=self.name)
@@ -286,7 +301,7 @@ class LlmProvider(ABC):
         able = self.capabilities()
         return SessionOptions(
             system=request.system,
-            tools=tuple(request.tools) if able.tools else (),
+            tools=tuple(request.tools) if able.tools and (able.tool_choice or request.tool_choice != "none") else (),
             reasoning_effort=request.reasoning_effort if able.reasoning_effort else None,
         )
 
@@ -300,6 +315,7 @@ class LlmProvider(ABC):
             top_p=request.top_p if able.top_p else None,
             stop=tuple(request.stop) if able.stop else (),
             response_format=request.response_format if able.response_format else None,
+            tool_choice=request.tool_choice if able.tool_choice and request.tool_choice != "auto" else None,
         )
 
     def timeouts(self, request: ChatRequest) -> Timeouts:

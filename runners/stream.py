@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from runners.errors import ProtocolError, RunnerError
-from runners.messages import ChatResponse, Served, ToolCall, Usage
+from runners.messages import ChatResponse, Served, Usage
+from runners.tools import ToolCall
 
 
 @dataclass(frozen=True, slots=True)

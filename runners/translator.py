@@ -15,13 +15,15 @@ class Translator(ABC):
     """The events of one turn as chunks.
 
     `ended`: what comes now is no part of the turn. `is_clean`: the turn ended so that the CLI is at rest, its history
-    exactly the conversation, and another may follow. `retried_error` is what the CLI is trying again after: at a
+    exactly the conversation, and another may follow. `awaits`: the tool calls whose results the CLI needs, which then
+    goes on with the turn: it ended for its client alone. `retried_error` is what the CLI is trying again after: at a
     deadline it says more than the deadline. `unknown` counts the events that nobody knows, by their name.
     """
 
     def __init__(self, runner: str) -> None:
         self.ended = False
         self.is_clean = False
+        self.awaits: frozenset[str] = frozenset()
         self.retried_error: RunnerError | None = None
         self.unknown: Counter[str] = Counter()
         self._runner = runner

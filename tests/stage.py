@@ -8,10 +8,11 @@ from pathlib import Path
 
 from runners.capabilities import Capabilities
 from runners.errors import NotAuthenticatedError, RunnerError, VendorError
-from runners.messages import ChatMessage, ModelInfo, ToolCall, Usage
+from runners.messages import ChatMessage, ModelInfo, Usage
 from runners.provider import Health, LlmProvider, ProcessRef, Sampling, Session, SessionOptions
 from runners.settings import RunnerSettings
 from runners.stream import ChatChunk, ChatStream, Done, Start, Text, ToolRequestComplete, ToolRequestStart, UsageReport
+from runners.tools import ToolCall
 
 
 class Stage(LlmProvider):

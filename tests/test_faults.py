@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from runners.errors import DeadlineExceededError, ProcessExitedError, RunnerError
-from runners.providers.claude.provider import ClaudeSession
+from runners.providers.claude.session import ClaudeSession
 from runners.stream import ChatChunk, Failed, Start, Text
 from runners.testing import request
 from tests.subjects.claude import ReplayedClaude

@@ -10,7 +10,7 @@ import pytest
 from runners.errors import DeadlineExceededError, RunnerError
 from runners.messages import ChatMessage
 from runners.provider import LlmProvider, Sampling, SessionOptions
-from runners.providers.claude.provider import ClaudeSession
+from runners.providers.claude.session import ClaudeSession
 from runners.stream import ChatChunk, Start, Text, UsageReport, fold
 from tests.fakes.fake_claude import digest
 from tests.subjects.claude import ReplayedClaude

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from runners.capabilities import Capabilities
 from runners.errors import InvalidRequestError, ProtocolError, RateLimitedError, UnsupportedError
-from runners.messages import ChatRequest, ChatResponse, ToolDefinition, Usage, unknown_fields
+from runners.messages import ChatRequest, ChatResponse, Usage, unknown_fields
 from runners.stream import Warn
 from runners.testing import ScriptedProvider, request
+from runners.tools import ToolDefinition
 
 
 def conversation(*messages: dict[str, Any], **fields: Any) -> ChatRequest:

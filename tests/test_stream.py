@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.errors import NetworkError, ProtocolError, RunnerError
-from runners.messages import ToolCall, Usage
+from runners.messages import Usage
 from runners.stream import (
     ChatChunk,
     ChatStream,
@@ -26,6 +26,7 @@ from runners.stream import (
     Warn,
     fold,
 )
+from runners.tools import ToolCall
 
 START = Start("m1", "r", "model")
 CALL = ToolCall(id="c1", name="f", arguments={"a": 1})

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.errors import DeadlineExceededError, NotInstalledError, VendorError
-from runners.messages import ToolCall, Usage
+from runners.messages import Usage
 from runners.settings import Timeouts
 from runners.stream import Text, UsageReport
+from runners.tools import ToolCall
 from runners.wire.deadlines import TurnDeadlines, within
 from runners.wire.environment import child_environment, find_binary
 from runners.wire.framing import Framer, HeaderFramer, LineFramer, dump_json, parse_json

@@ -5,6 +5,7 @@ split: U+2028 and a `\\r` inside a line are content.
 """
 
 import json
+import math
 import re
 from typing import Any, Protocol
 
@@ -159,13 +160,20 @@ def parse_json(line: bytes) -> Any:
 def parse_json_exactly(line: bytes) -> Any:
     """The same, slower, and without rounding: orjson makes a float of an integer of more than 64 bits."""
     try:
-        return json.loads(line.decode(), parse_constant=_refuse_constant)
+        return json.loads(line.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits:.40} is too large a number")
+    return number
 
 
 def dump_json(value: Any) -> bytes:

@@ -1,1 +1,1 @@
-"""Claude Code: the driver in `provider`, the translator in `events`."""
+"""Claude Code: the driver in `provider` and `session`, the translator in `events`."""

@@ -3,28 +3,27 @@
 The events are those of 2.1.197 ("old") and 2.1.329 ("new"). Their tests are the recorded transcripts.
 """
 
+import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from runners.errors import (
-    AuthExpiredError,
     ContextOverflowError,
-    InvalidRequestError,
-    ModelNotFoundError,
     NetworkError,
-    NotAuthenticatedError,
-    OverloadedError,
-    PermissionDeniedError,
     ProtocolError,
     QuotaExhaustedError,
-    RateLimitedError,
     RequestCancelledError,
     RunnerError,
-    VendorError,
+    UnsupportedError,
 )
 from runners.messages import Usage
+from runners.providers.claude.failures import failure
+from runners.providers.claude.sent import WHITE_SPACE, names_of
+from runners.providers.claude.usage import usage_of, usage_of_all
 from runners.stream import ChatChunk, Done, Reasoning, Retrying, Start, SurrogateJoiner, Text, UsageReport, Warn
+from runners.tool_calls import ToolCalls
+from runners.tools import ToolDefinition, ToolNames
 from runners.translator import Event, Translator
 
 _STOP_REASONS = {
@@ -37,45 +36,55 @@ _STOP_REASONS = {
 }
 _OURS_TO_RETRY = ("rate_limited", "overloaded", "vendor_error", "network")
 _SYNTHETIC = "<synthetic>"
-_LOGIN_HINT = "claude auth login"
-WHITE_SPACE = "\t\n\v\f\r \xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
-"""As JavaScript has it: text of nothing else is no content for the CLI."""
 _FORGOTTEN = ("", "(no content)")
 """What of an answer is missing in the CLI's history; the words are its own for nothing."""
 _TOKENS = re.compile(r"the request is ~(\d+) tokens \(limit (\d+)\)")
 
 
-def not_logged_in() -> NotAuthenticatedError:
-    """The error for a CLI without a login."""
-    return NotAuthenticatedError("claude is not logged in", hint=_LOGIN_HINT)
-
-
 class ClaudeTranslator(Translator):
     """Claude Code's events.
 
-    Only `result` ends a turn, with two exceptions, after which the process is of no further use (`is_clean` stays
-    False): at `max_tokens` the CLI would ask its model to go on, with words of its own; and before it waits for a
-    retry, which is ours to make, it says for how long. Nor is a turn clean behind which the CLI's history is not what
-    was said: where it asked again with words of its own, because it saw no answer or a call of a tool that it does not
-    have, and where it forgets a part of the answer. `cost_before_usd` is what the process had spent before, for the
-    CLI's total is cumulative; `now` is Unix time in seconds.
+    `result` ends a turn, and for its client so does a message that calls tools: the CLI then waits for their results,
+    and goes on in the same turn, which `resumes` those calls. After two other ends the process is of no further use
+    (`is_clean` stays False): at `max_tokens` the CLI would ask its model to go on, with words of its own; and before it
+    waits for a retry, which is ours to make, it says for how long. Nor is a turn clean behind which the CLI's history
+    is not what was said: where it asked again with words of its own, because it saw no answer or a call that it cannot
+    hand on, and where it forgets a part of the answer.
+
+    `tools` are those that were offered, by their `names`. `cost_before_usd` is what the process had spent before, for
+    the CLI's total is cumulative, and not told where it stops for tools; `now` is Unix time in seconds.
     """
 
-    def __init__(self, runner: str, *, cost_before_usd: float = 0.0, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        runner: str,
+        *,
+        tools: Sequence[ToolDefinition] = (),
+        names: ToolNames | None = None,
+        resumes: frozenset[str] = frozenset(),
+        cost_before_usd: float = 0.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(runner)
         self.total_cost_usd = cost_before_usd
         self._cost_before_usd = cost_before_usd
+        self._names = names or names_of(tools)
+        self._offered = {self._names.theirs(tool.name) for tool in tools}
+        self._calls = ToolCalls(tools)
+        self._resumes = resumes
         self._now = now
         self._model = ""
         self._started = False
         self._message_id = ""
         self._message_open = False
         self._message_shown = False
-        self._message_usage: Event = {}
+        self._usages: list[Event] = []
         self._block_type = ""
+        self._block_id = ""
         self._block_shown: list[str] = []
         self._joiner = SurrogateJoiner()
         self._is_exact = True
+        self._has_forgotten = False
         self._failure: Event = {}
         self._quota_resets_at: float | None = None
         self._handlers: dict[str, Callable[[Event], Iterable[ChatChunk]]] = {
@@ -84,6 +93,7 @@ class ClaudeTranslator(Translator):
             "user": self._user,
             "system": self._system,
             "rate_limit_event": self._rate_limit,
+            "tool_progress": lambda _: (),  # every 30 s of a call that it waits for
             "result": self._result,
         }
 
@@ -100,23 +110,19 @@ class ClaudeTranslator(Translator):
                 return self._delta(inner["delta"])
             case "message_start":
                 message = inner["message"]
-                self._message_usage = message.get("usage") or {}
+                self._usages.append(message.get("usage") or {})
                 return self._begin_message(message["id"], message.get("model"))
             case "content_block_start":
-                self._block_type = inner["content_block"]["type"]
-                self._block_shown.clear()
+                return self._begin_block(inner["content_block"])
             case "content_block_stop":
                 rest = self._shown(self._joiner.flush())
                 text = "".join(self._block_shown)
                 if self._block_type == "text" and text and text.strip(WHITE_SPACE) in _FORGOTTEN:
-                    self._is_exact = False
+                    self._has_forgotten = True
                 return rest
             case "message_delta":
-                self._message_usage |= {k: v for k, v in inner.get("usage", {}).items() if v is not None}
-                reason = inner["delta"].get("stop_reason")
-                if _STOP_REASONS.get(reason) == "length":
-                    self.ended = True
-                    return [UsageReport(_usage(self._message_usage)), Done("length", reason)]
+                self._usages[-1] |= {k: v for k, v in inner.get("usage", {}).items() if v is not None}
+                return self._stop(inner["delta"].get("stop_reason"))
             case "message_stop":
                 # An abandoned message is not over: what the CLI does next would begin it anew.
                 self._message_open = "abandoned_blocks" in event
@@ -137,13 +143,43 @@ class ClaudeTranslator(Translator):
             self._started = True
             yield Start(message_id, self._runner, model or self._model)
 
+    def _begin_block(self, block: Event) -> Iterator[ChatChunk]:
+        # A call that was cut is the last block: only the next one, or the reason why it stopped, says that it is whole.
+        yield from self._calls.end_all()
+        self._block_type = block["type"]
+        self._block_shown.clear()
+        if self._block_type == "tool_use":
+            self._message_shown = True
+            self._block_id = block["id"]
+            yield from self._calls.begin(block["id"], self._names.own(block["name"]))
+
+    def _stop(self, reason: str | None) -> Iterator[ChatChunk]:
+        """The end of a message, whose reason is none where the connection broke."""
+        is_cut = _STOP_REASONS.get(reason or "") == "length"
+        if reason is not None:
+            yield from self._calls.end_all(is_cut=is_cut)
+        if is_cut:
+            self.ended = True
+            yield UsageReport(usage_of_all(self._usages))
+            yield Done("length", reason)
+        elif self._calls.made and reason not in (None, "refusal"):
+            self.ended = True
+            # Others the CLI answers itself, at once, and asks its model again.
+            self.is_clean = self._is_exact and self._calls.are_all_ours
+            if self.is_clean:
+                self.awaits = frozenset(call.id for call in self._calls.made)
+            yield UsageReport(usage_of_all(self._usages))
+            yield Done("tool_calls", reason)
+
     def _delta(self, delta: Event) -> Iterable[ChatChunk]:
         match delta["type"]:
             case "text_delta":
                 return self._shown(self._joiner.feed(delta["text"]))
             case "thinking_delta":
                 return self._shown(self._joiner.feed(delta["thinking"]))
-            case "signature_delta" | "input_json_delta":
+            case "input_json_delta":
+                return self._calls.add(self._block_id, delta["partial_json"])
+            case "signature_delta":
                 pass
             case other:
                 self.unknown[f"delta/{other}"] += 1
@@ -169,6 +205,9 @@ class ClaudeTranslator(Translator):
                 if block.get("type") in ("text", "thinking"):
                     self._block_type = block["type"]
                     yield from self._rest_of(block[block["type"]])
+                elif block.get("type") == "tool_use" and not self._calls.is_known(block["id"]):
+                    yield from self._begin_block(block)
+                    yield from self._calls.add(block["id"], json.dumps(block["input"]))
 
     def _rest_of(self, whole: str) -> Iterator[ChatChunk]:
         """What of a whole block the deltas have not shown yet."""
@@ -182,9 +221,11 @@ class ClaudeTranslator(Translator):
             self._is_exact = False
             yield Warn("claude's final message differs from what it streamed")
 
-    def _user(self, _event: Event) -> Iterator[ChatChunk]:
-        """What the CLI told its model itself. It never repeats what it was sent."""
-        self._is_exact = False
+    def _user(self, event: Event) -> Iterator[ChatChunk]:
+        """What the CLI told its model: the results that it was given, and words of its own. It repeats no user text."""
+        content = event["message"]["content"]
+        blocks = content if isinstance(content, list) else [{}]
+        self._is_exact = self._is_exact and all(block.get("tool_use_id") in self._resumes for block in blocks)
         yield from ()
 
     # What goes on around it
@@ -193,6 +234,7 @@ class ClaudeTranslator(Translator):
         match event.get("subtype"):
             case "init":
                 self._model = event.get("model", "")
+                self._check_tools(event.get("tools"))
             case "api_retry":
                 yield from self._retry(event)
             case "status" | "thinking_tokens" | "model_refusal_no_fallback":
@@ -200,9 +242,17 @@ class ClaudeTranslator(Translator):
             case other:
                 self.unknown[f"system/{other}"] += 1
 
+    def _check_tools(self, taken: list[str] | None) -> None:
+        """Fails where the CLI has left tools out: it does so in silence, and often with all of them for one."""
+        # In this list alone `Agent` has its older name.
+        missing = self._offered.difference(taken or (), ["Agent"] if "Task" in (taken or ()) else ())
+        if missing:
+            names = ", ".join(sorted(repr(self._names.own(name)) for name in missing))
+            raise UnsupportedError(f"claude takes none of these tools, for the parameters of one of them: {names}")
+
     def _retry(self, event: Event) -> Iterator[ChatChunk]:
         delay_s = event["retry_delay_ms"] / 1000
-        error = _failure_of(event.get("error"), event.get("error_status"), "")
+        error = failure(event.get("error"), event.get("error_status"), "")
         if event["attempt"] > 0 and error.kind in _OURS_TO_RETRY:
             self.ended = True
             # What is shorter is the CLI's own back-off, and no word of its vendor's.
@@ -249,17 +299,20 @@ class ClaudeTranslator(Translator):
                 yield Start(str(event.get("session_id", "")), self._runner, self._model)
                 yield from (Text(piece) for piece in [text] if piece)
             yield UsageReport(self._turn_usage(event))
-            self.is_clean = self._is_exact
+            self.is_clean = self._is_exact and not self._has_forgotten
             yield Done(_STOP_REASONS.get(raw or "end_turn", raw or "end_turn"), raw)
 
     def _cancelled(self, event: Event) -> Iterator[ChatChunk]:
         if not self._started:
             raise RequestCancelledError("interrupted before the answer began")
-        yield UsageReport(_usage(self._message_usage, self._cost(event)))
+        yield UsageReport(usage_of_all(self._usages, None if self._resumes else self._cost(event)))
         yield Done("cancelled", event["terminal_reason"])
 
     def _turn_usage(self, event: Event) -> Usage:
-        return _usage(event.get("usage") or {}, self._cost(event))
+        if self._resumes:
+            # The CLI's counts and its sum are of the whole turn, also of what came before it stopped for its tools.
+            return usage_of_all(self._usages)
+        return usage_of(event.get("usage") or {}, self._cost(event))
 
     def _cost(self, event: Event) -> float | None:
         if event.get("total_cost_usd") is None:
@@ -268,54 +321,16 @@ class ClaudeTranslator(Translator):
         return max(self.total_cost_usd - self._cost_before_usd, 0.0)
 
     def _error(self, result: Event, text: str) -> RunnerError:
-        failure = self._failure
-        status = result.get("api_error_status") or failure.get("api_error_status")
+        told = self._failure
+        status = result.get("api_error_status") or told.get("api_error_status")
         if result.get("terminal_reason") in ("prompt_too_long", "blocking_limit"):
             tokens = _TOKENS.search(text)
             requested, limit = (int(tokens[1]), int(tokens[2])) if tokens else (None, None)
             return ContextOverflowError(text, requested_tokens=requested, max_tokens=limit)
-        if self._quota_resets_at is not None or failure.get("api_error") == "usage_limit_reached":
+        if self._quota_resets_at is not None or told.get("api_error") == "usage_limit_reached":
             wait_s = None if self._quota_resets_at is None else max(self._quota_resets_at - self._now(), 0.0)
             return QuotaExhaustedError(text, retry_after_s=wait_s)
-        return _failure_of(failure.get("error"), status, text)
-
-
-def _failure_of(error: str | None, status: int | None, text: str) -> RunnerError:  # noqa: PLR0911 the vendor's table
-    """The vendor's table of errors. `error` alone is not enough: a plain 400 and an idle stream are `unknown`."""
-    answer = "no answer" if status is None else f"HTTP {status}"
-    message = text or f"claude's request to its vendor failed: {answer} ({error})"
-    if error == "authentication_failed" and status is None:
-        return not_logged_in()
-    if status == 401:
-        return AuthExpiredError(message, hint=_LOGIN_HINT)
-    if status == 403:
-        return PermissionDeniedError(message)
-    if error == "billing_error":
-        return QuotaExhaustedError(message, hint="add credit to the account, or log in with a plan")
-    if error == "model_not_found" or status == 404:
-        return ModelNotFoundError(message)
-    if status == 429:
-        return RateLimitedError(message)
-    if status == 529 or error == "overloaded" or (status is None and "overloaded" in message.lower()):
-        return OverloadedError(message)
-    if status is not None:
-        return InvalidRequestError(message) if status < 500 else VendorError(message)
-    # Nobody answered: refused, dropped, cut short, or the CLI's own time-outs.
-    return NetworkError(message) if error in ("server_error", "unknown") else VendorError(message)
-
-
-def _usage(usage: Event, cost_usd: float | None = None) -> Usage:
-    """The vendor counts cached tokens beside `input_tokens`; ours are parts of it."""
-    parts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
-    details = usage.get("output_tokens_details") or {}
-    return Usage(
-        input_tokens=None if parts[0] is None else sum(part or 0 for part in parts),
-        cached_input_tokens=parts[1],
-        cache_creation_input_tokens=parts[2],
-        output_tokens=usage.get("output_tokens"),
-        reasoning_tokens=details.get("thinking_tokens"),
-        cost_usd=cost_usd,
-    )
+        return failure(told.get("error"), status, text)
 
 
 def _text(blocks: list[Event]) -> str:

@@ -1,0 +1,130 @@
+"""The tool calls of an answer: from the pieces of their arguments, as a vendor streams them, to whole calls.
+
+Owns how arguments are read and checked, the same for every runner: nothing is mended. Pure, no I/O.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from runners.stream import (
+    ChatChunk,
+    SurrogateJoiner,
+    ToolRequestArg,
+    ToolRequestComplete,
+    ToolRequestStart,
+    Warn,
+)
+from runners.tools import ToolCall, ToolDefinition
+from runners.wire.framing import parse_json_exactly
+
+_MISFIT_CHARACTERS = 300
+
+
+@dataclass(slots=True)
+class _Open:
+    name: str
+    pieces: list[str] = field(default_factory=list)
+    joiner: SurrogateJoiner = field(default_factory=SurrogateJoiner)
+
+
+class ToolCalls:
+    """The calls of one answer, of tools that were `offered`. `made` are those that are whole.
+
+    The chunks of a call, by its `call_id`: `begin`, `add` for each piece of the JSON text of its arguments, `end`.
+    """
+
+    def __init__(self, offered: Sequence[ToolDefinition] = ()) -> None:
+        self.made: list[ToolCall] = []
+        self._schemas = {tool.name: tool.parameters for tool in offered}
+        self._open: dict[str, _Open] = {}
+
+    def is_known(self, call_id: str) -> bool:
+        """Whether the call has begun."""
+        return call_id in self._open or any(call.id == call_id for call in self.made)
+
+    @property
+    def are_all_ours(self) -> bool:
+        """Whether every call is one that a CLI can ask its host for: of a tool that was offered, with an object."""
+        return all(call.name in self._schemas and call.arguments_raw is None for call in self.made)
+
+    def begin(self, call_id: str, name: str) -> Iterator[ChatChunk]:
+        """The model calls the tool of this name, which is the client's."""
+        self._open[call_id] = _Open(name)
+        yield ToolRequestStart(call_id, name)
+        if name not in self._schemas:
+            yield Warn(f"the model calls a tool {name!r}, which it was not offered")
+
+    def add(self, call_id: str, piece: str) -> Iterator[ChatChunk]:
+        """The next piece of the arguments' JSON text."""
+        call = self._open[call_id]
+        shown = call.joiner.feed(piece)
+        if shown:
+            call.pieces.append(shown)
+            yield ToolRequestArg(call_id, shown)
+
+    def end(self, call_id: str, *, is_cut: bool = False) -> Iterator[ChatChunk]:
+        """The call is whole, or was cut with the answer that it stands in. Without any text it has no arguments."""
+        call = self._open.pop(call_id)
+        rest = call.joiner.flush()
+        if rest:
+            call.pieces.append(rest)
+            yield ToolRequestArg(call_id, rest)
+        made = partial(ToolCall, id=call_id, name=call.name)
+        text = "".join(call.pieces)
+        try:
+            arguments = {} if not text and not is_cut else _object(text)
+        except ValueError as error:
+            why = f"the answer was cut: {error}" if is_cut else str(error)
+            self.made.append(made(arguments_raw=text, parse_error=why))
+        else:
+            misfit = None
+            try:
+                misfit = _misfit(arguments, self._schemas.get(call.name, {}))
+            except ValueError as error:
+                yield Warn(f"the arguments of {call.name} were not checked: {error}")
+            self.made.append(made(arguments=arguments, parse_error=misfit))
+        yield ToolRequestComplete(self.made[-1])
+
+    def whole(self, call_id: str, name: str, text: str) -> Iterator[ChatChunk]:
+        """All chunks of a call that came in one piece."""
+        yield from self.begin(call_id, name)
+        yield from self.add(call_id, text)
+        yield from self.end(call_id)
+
+    def end_all(self, *, is_cut: bool = False) -> Iterator[ChatChunk]:
+        """Ends those that have begun."""
+        for call_id in list(self._open):
+            yield from self.end(call_id, is_cut=is_cut)
+
+
+def _object(text: str) -> dict[str, Any]:
+    arguments = parse_json_exactly(text.encode())
+    if not isinstance(arguments, dict):
+        raise ValueError(f"not a JSON object but a {type(arguments).__name__}")  # noqa: TRY004 as for text that is no JSON
+    return arguments
+
+
+def _misfit(arguments: dict[str, Any], schema: dict[str, Any]) -> str | None:
+    """Where arguments do not fit their schema; ValueError for a schema that is none."""
+    # Only once a model calls a tool: it takes a tenth of a second.
+    from jsonschema import SchemaError
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import Draft202012Validator, validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    dialect = schema if isinstance(schema.get("$schema"), str) else {}
+    validator = validator_for(dialect, default=Draft202012Validator)
+    try:
+        validator.check_schema(schema)
+        # With a registry of its own it fetches nothing: a reference elsewhere would be looked up on the network.
+        misfit = best_match(validator(schema, registry=Registry()).iter_errors(arguments))
+    except (SchemaError, Unresolvable, re.error, RecursionError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"its schema cannot be used: {why:.{_MISFIT_CHARACTERS}}") from error
+    if misfit is None:
+        return None
+    return f"does not fit the schema at {misfit.json_path}: {misfit.message:.{_MISFIT_CHARACTERS}}"
