@@ -63,13 +63,13 @@ class EventSession(Session):
 
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
         """See Session.turn."""
+        if self.awaits and sorted(message.tool_call_id or "" for message in messages) != sorted(self.awaits):
+            raise InvalidRequestError(f"the session waits for the results of {sorted(self.awaits)} and nothing else")
         return ChatStream(self._turn(messages, sampling), runner=self.provider.name)
 
     async def _turn(self, messages: list[ChatMessage], sampling: Sampling) -> AsyncGenerator[ChatChunk, None]:
         if self.state not in ("idle", "parked"):
             raise ProtocolError(f"a turn on a session that is {self.state}")
-        if self.awaits and sorted(message.tool_call_id or "" for message in messages) != sorted(self.awaits):
-            raise InvalidRequestError(f"the session waits for the results of {sorted(self.awaits)} and nothing else")
         self.state = "busy"
         self.turns += 1
         translator = self.translator()

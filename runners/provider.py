@@ -133,8 +133,9 @@ class Session(ABC):
 
         Cancelling the stream ends the turn. Afterwards, and as soon as the stream has given `done`, `state` is `idle`
         when the session may take another turn, `parked` when its CLI waits for the results of the calls that it
-        `awaits`, and `dead` when it may not. The next turn of a parked session takes these results and nothing else,
-        and the CLI goes on with its own. A turn that was cancelled or failed and leaves the session `idle` is no part
+        `awaits`, and `dead` when it may not. The next turn of a parked session takes these results and nothing else
+        (InvalidRequestError), and the CLI goes on with its own. A turn that was cancelled or failed and leaves the
+        session `idle` is no part
         of its conversation.
         """
 

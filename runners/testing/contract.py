@@ -5,6 +5,7 @@ Each is given a fresh Subject (a provider and the world that answers it) and fai
 """
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -24,18 +25,34 @@ CLOSE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What a model API received: its system prompt, its messages as (role, text), our knobs by name, images' data."""
+    """What a model API received: its system prompt, its messages as (role, text), our knobs by name, images' data.
+
+    A tool result is a message of the role `tool`. `calls` are those in the messages, as (id, name, arguments): an
+    object, or the text where the API was given one that is none. `results` are (id, text, whether it is an error; None
+    where the API has no word for that). `tools` are the definitions, each with `name`, `description`, `parameters`.
+    """
 
     system: str
     messages: list[tuple[str, str]]
     knobs: dict[str, Any] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
+    calls: list[tuple[str, str, Any]] = field(default_factory=list)
+    results: list[tuple[str, str, bool | None]] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Subject(ABC):
-    """A provider to be put to the contract, and the world behind its CLI."""
+    """A provider to be put to the contract, and the world behind its CLI.
+
+    For a runner that claims tools that world answers a text of `calling`, as the last message, with these calls, each
+    under an id that is new; also when that message is the result of a tool. Any other result it answers with its text.
+    """
 
     provider: LlmProvider
+    is_free_in_arguments: bool = True
+    """Whether its model can write arguments that are no JSON object."""
+    model_usage: tuple[int, int] | None = None
+    """What every call of its model costs, as (input, output) tokens, where it is always the same."""
 
     @abstractmethod
     def answer(self, *pieces: str) -> ChatRequest:
@@ -49,6 +66,14 @@ class Subject(ABC):
     async def deliver(self, request: ChatRequest) -> Received:
         """Lets the provider complete a request and tells what the model API received."""
 
+    def received(self) -> Received:
+        """What the model API received last; for a runner that claims tools."""
+        raise NotImplementedError
+
+    def model_calls(self) -> int:
+        """How often the model was called so far; for a runner that claims tools."""
+        raise NotImplementedError
+
     @abstractmethod
     def missing(self) -> LlmProvider:
         """The same provider with a binary that does not exist."""
@@ -58,24 +83,43 @@ class Subject(ABC):
         """A new translator of the provider's."""
 
 
+_CALLING = "[call] "
+
+
+def calling(*calls: tuple[str, Any], text: str = "") -> str:
+    """A text that is answered with `text` and calls of tools: (name, arguments), these as an object or as raw text."""
+    written = [[name, raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)] for name, raw in calls]
+    return _CALLING + json.dumps({"text": text, "calls": written}, ensure_ascii=False)
+
+
+def called_by(text: str) -> tuple[str, list[tuple[str, str]]] | None:
+    """What `calling` was given: the text before, and (name, arguments' text) of each call; None for any other text."""
+    if not text.startswith(_CALLING):
+        return None
+    told = json.loads(text.removeprefix(_CALLING))
+    return told["text"], [(name, raw) for name, raw in told["calls"]]
+
+
 def request(text: str, **fields: Any) -> ChatRequest:
     """A chat request of one user message."""
     return ChatRequest.model_validate({"messages": [{"role": "user", "content": text}], **fields})
 
 
-async def _chunks(stream: ChatStream) -> list[ChatChunk]:
+async def the_chunks(stream: ChatStream) -> list[ChatChunk]:
+    """All chunks of a stream, which must not hang."""
     async with asyncio.timeout(CLOSE_S * 6), stream:
         return [chunk async for chunk in stream]
 
 
-async def _able(subject: Subject) -> Capabilities:
+async def ability(subject: Subject) -> Capabilities:
+    """What the subject's provider claims, once it knows."""
     await subject.provider.discover()
     return subject.provider.capabilities()
 
 
 async def _first_sign(subject: Subject) -> type[Text | Start]:
     """The chunk by which a held answer shows that it has begun: a text, where the runner shows one before the end."""
-    return Text if (await _able(subject)).streaming else Start
+    return Text if (await ability(subject)).streaming else Start
 
 
 async def _begun(subject: Subject, stream: ChatStream) -> None:
@@ -88,7 +132,7 @@ async def _begun(subject: Subject, stream: ChatStream) -> None:
 async def c01_chunks_come_in_order_and_join_to_the_exact_text(subject: Subject) -> None:
     """start, text, usage when claimed, done; the texts joined are the answer."""
     pieces = ["Hél", "lo\n\n", "  wor", "ld \u2028 \U0001f642 ", "-- \x00 \\ \"'", " end\n"]
-    chunks = await _chunks(subject.provider.complete_stream(subject.answer(*pieces)))
+    chunks = await the_chunks(subject.provider.complete_stream(subject.answer(*pieces)))
     order = OrderChecker()
     for chunk in chunks:
         order.feed(chunk)
@@ -102,7 +146,7 @@ async def c01_chunks_come_in_order_and_join_to_the_exact_text(subject: Subject) 
     assert isinstance(done, Done)
     assert done.stop_reason == "end_turn"
     reports = [chunk.usage for chunk in chunks if isinstance(chunk, UsageReport)]
-    claimed = (await _able(subject)).usage
+    claimed = (await ability(subject)).usage
     assert bool(reports and reports[0].input_tokens and reports[0].output_tokens is not None) == claimed
 
 
@@ -118,7 +162,7 @@ async def c02_complete_is_the_fold_of_the_stream(subject: Subject) -> None:
 
 async def c03_streaming_is_not_faked(subject: Subject) -> None:
     """A runner that claims streaming shows text while the answer still goes on."""
-    if (await _able(subject)).streaming:
+    if (await ability(subject)).streaming:
         async with subject.provider.complete_stream(subject.hold()) as stream:
             await _begun(subject, stream)
 
@@ -158,7 +202,7 @@ async def c05_cancelling_the_reader_stays_a_cancellation(subject: Subject) -> No
 
 async def c06_an_interrupt_ends_the_turn_as_cancelled(subject: Subject) -> None:
     """`interrupt` lets the stream end in order, with done{cancelled}."""
-    if not (await _able(subject)).interrupt:
+    if not (await ability(subject)).interrupt:
         return
     session = await subject.provider.open()
     try:
@@ -241,7 +285,7 @@ async def c12_unknown_events_are_ignored(subject: Subject) -> None:
 
 async def c13_the_system_prompt_and_the_history_arrive_as_messages(subject: Subject) -> None:
     """For a runner that claims them: the model API receives exactly the conversation."""
-    able = await _able(subject)
+    able = await ability(subject)
     conversation = [
         ("user", "one"),
         ("assistant", "two "),
@@ -260,7 +304,7 @@ async def c13_the_system_prompt_and_the_history_arrive_as_messages(subject: Subj
 
 async def c14_exact_text_means_exact(subject: Subject) -> None:
     """Texts that CLIs like to treat as commands, files or options reach the model as they are."""
-    if not (await _able(subject)).exact_text:
+    if not (await ability(subject)).exact_text:
         return
     texts = ["/help", "@/etc/passwd", "-p", "  two", "!ls", "#x", "a\r\nb\t", "\U0001f642\u2028 end \n"]
     for text in texts:
@@ -270,7 +314,7 @@ async def c14_exact_text_means_exact(subject: Subject) -> None:
 
 async def c15_a_claimed_knob_arrives_and_another_is_warned_of(subject: Subject) -> None:
     """What is claimed is on the wire; what is not gives a warning, and an error with `strict`."""
-    able = await _able(subject)
+    able = await ability(subject)
     knobs: dict[str, Any] = {
         "temperature": 0.25,
         "top_p": 0.5,
@@ -297,7 +341,7 @@ async def c16_images_arrive_or_are_refused(subject: Subject) -> None:
     image = {"type": "image", "media_type": "image/png", "data": pixel}
     content = [{"type": "text", "text": "look"}, image]
     asked = ChatRequest.model_validate({"messages": [{"role": "user", "content": content}]})
-    if (await _able(subject)).images:
+    if (await ability(subject)).images:
         assert (await subject.deliver(asked)).images == [pixel]
     else:
         await _raised(UnsupportedError, subject.provider.complete(asked))
@@ -306,7 +350,7 @@ async def c16_images_arrive_or_are_refused(subject: Subject) -> None:
 async def c17_a_warning_comes_before_the_answer(subject: Subject) -> None:
     """An unknown field of a request is named, and the chat goes on."""
     asked = subject.answer("warned").model_copy(update={"colour": "blue"})
-    first, *_ = await _chunks(subject.provider.complete_stream(asked))
+    first, *_ = await the_chunks(subject.provider.complete_stream(asked))
     assert isinstance(first, Warn)
     assert "colour" in first.message
 

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runners.errors import ConfigError, ContextOverflowError
+from runners.errors import ConfigError, ContextOverflowError, ProtocolError
 from runners.messages import ChatMessage, TextPart
 from runners.providers.copilot.inbox import Inbox
 from runners.providers.copilot.seed import attachments, mended, seed
 from runners.providers.copilot.server import CopilotServer
+from runners.providers.copilot.tools import result_of
+from runners.tools import ToolNames
 
 # What is no business of a model: everything that would add to the conversation, act, or be kept.
 _NO_AGENT = {
@@ -45,22 +47,34 @@ _CONVERSATION_CAP = 16 * 1024 * 1024
 
 
 class CliSession:
-    """One session in the server, from its first turn to its end. `settings` are its parameters."""
+    """One session in the server, from its first turn to its end.
+
+    `settings` are its parameters, `names` what its model calls the client's tools.
+    """
 
     def __init__(
-        self, server: CopilotServer, temporary: "tempfile.TemporaryDirectory[str]", settings: dict[str, Any]
+        self,
+        server: CopilotServer,
+        temporary: "tempfile.TemporaryDirectory[str]",
+        settings: dict[str, Any],
+        names: ToolNames,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.inbox = Inbox()
         self.is_spent = False
         """It was asked to stop, and may tell of that at any time: no other turn may follow."""
+        self.is_parked = False
+        """It waits for the results of the tools that its model has called."""
         self._server = server
         self._settings = settings
+        self._names = names
         # Its configuration directory too, so that no MCP server and no hook of the user's is started.
         self._temporary = temporary
         self._directory = Path(temporary.name)
         self._saying: asyncio.Task[bool] | None = None
-        self._is_open = self._is_over = False
+        self._is_open = self._is_over = self._is_giving = False
+        self._failures_given = 0
+        self._is_leaving = asyncio.Event()
         self._told = self._size = 0
         self._prompt: str | None = None
         server.sessions[self.id] = self
@@ -73,10 +87,16 @@ class CliSession:
     def continues(self, before: Sequence[ChatMessage], new: Sequence[ChatMessage], settings: dict[str, Any]) -> bool:
         """Whether `new` can be said here: the session holds exactly `before`, and takes one message of a user's.
 
-        For a session whose turns have all ended well. One answer may not have reached the conversation all the same.
+        One that is parked takes the results that it waits for. For a session whose turns have all ended well. One
+        answer may not have reached the conversation all the same.
         """
-        is_one = len(new) == 1 and new[0].role == "user"
-        return is_one and not self.is_spent and len(before) == self._told + 1 and settings == self._settings
+        is_fit = self.is_parked or (len(new) == 1 and new[0].role == "user")
+        return is_fit and not self.is_spent and len(before) == self._told + 1 and settings == self._settings
+
+    def rest(self, *, awaits_results: bool) -> None:
+        """Its turn has ended well, or waits for results."""
+        self.inbox.end()
+        self.is_parked = awaits_results
 
     async def say(self, conversation: list[ChatMessage], last: dict[str, Any]) -> None:
         """Lets the model answer a whole conversation, of which the CLI is told what it does not hold.
@@ -90,12 +110,16 @@ class CliSession:
 
     async def _say(self, conversation: list[ChatMessage], last: dict[str, Any]) -> bool:
         """Whether the CLI was sent the message: not when the session was over before that."""
-        self._size += sum(map(_size, conversation[self._told :]))
+        untold = conversation[self._told :]
+        self._size += sum(map(_size, untold))
         self._told = len(conversation)
         if self._size > _CONVERSATION_CAP:
             # The CLI tells all of it back, in a frame that must stay below the cap of a line.
             cap_mb = _CONVERSATION_CAP >> 20
             raise ContextOverflowError(f"the conversation is over {cap_mb} MiB, more than copilot is told")
+        if self.is_parked:
+            await self._give([message for message in untold if message.role == "tool"])
+            return True
         *history, new = conversation
         prompts = []
         if new.role == "tool":
@@ -113,6 +137,18 @@ class CliSession:
         await self._server.call("session.sendMessages", {"sessionId": self.id, "messages": prompts} | mended(last))
         return True
 
+    async def _give(self, results: list[ChatMessage]) -> None:
+        """Hands on the results that the CLI waits for: when it has all of them it goes on with its turn."""
+        self.is_parked, self._is_giving = False, True
+        self.inbox.begin()
+        for result in results:
+            request_id = await self.inbox.request_of(str(result.tool_call_id))
+            self._failures_given += result.is_error
+            given = {"sessionId": self.id, "requestId": request_id, "result": mended(result_of(result))}
+            if not (await self._server.call("session.tools.handlePendingToolCall", given)).get("success"):
+                raise ProtocolError(f"copilot does not take the result of {result.tool_call_id!r}")
+        self._is_giving = False
+
     async def _open(self, history: list[ChatMessage]) -> None:
         place = {"sessionId": self.id, "configDir": str(self._directory), "workingDirectory": str(self._server.cwd)}
         parameters = _NO_AGENT | mended(self._settings) | place
@@ -124,7 +160,7 @@ class CliSession:
         self._is_open = True
 
     def _write(self, history: list[ChatMessage]) -> None:
-        events = seed(self.id, history, str(self._server.cwd), str(self._settings.get("model", "")))
+        events = seed(self.id, history, str(self._server.cwd), str(self._settings.get("model", "")), self._names)
         record = "".join(json.dumps(mended(event)) + "\n" for event in events)
         state = self._directory / "session-state" / self.id
         try:
@@ -133,8 +169,17 @@ class CliSession:
         except OSError as error:
             raise ConfigError(f"{state} cannot be written: {error.strerror}") from error
 
-    def hook(self, kind: str) -> dict[str, Any]:
-        """Answers what the CLI asks its host. The user's text stays as it is: the CLI would trim and date it."""
+    async def hook(self, kind: str) -> dict[str, Any]:
+        """Answers what the CLI asks its host. The user's text stays as it is: the CLI would trim and date it.
+
+        A call that it cannot hand on (of no tool, with arguments that are no object) it answers itself, and would then
+        ask its model again, but for this answer: it gets that when it was asked to stop.
+        """
+        if kind == "postToolUseFailure":
+            if self._failures_given == 0:
+                await self._is_leaving.wait()
+            else:
+                self._failures_given -= 1
         if kind == "userPromptTransformed" and self._prompt is not None:
             return {"output": {"modifiedTransformedPrompt": self._prompt}}
         return {}
@@ -143,15 +188,18 @@ class CliSession:
         """Asks the CLI to stop; its events then end with an idle that is `aborted`."""
         self.is_spent = True
         if await self._was_told():
-            await self._server.call("session.abort", {"sessionId": self.id})
+            aborting = asyncio.create_task(self._server.call("session.abort", {"sessionId": self.id}))
+            self._is_leaving.set()  # whose answer goes out behind this: it is waited for
+            await aborting
 
     async def end(self, *, abort: bool) -> None:
         """Takes the session out of the CLI once it is at rest: else it would go on calling the model."""
         self._is_over = True
         if await self._was_told() and not self.inbox.is_idle.is_set():
-            if abort:
+            if abort or self.is_parked:
                 await self.abort()
             await self.inbox.is_idle.wait()
+        self._is_leaving.set()
         if self._is_open:
             await self._server.call("session.destroy", {"sessionId": self.id})
 
@@ -159,6 +207,10 @@ class CliSession:
         """Waits for the sending, which an abort must not overtake, and says whether the CLI took the message."""
         if self._saying is None:
             return False
+        if self._is_giving:
+            self._saying.cancel()  # it may wait for a call that the CLI never asks for
+            await asyncio.wait([self._saying])
+            return True
         await asyncio.wait([self._saying])
         return self._saying.exception() is None and self._saying.result()
 

@@ -5,13 +5,17 @@ Facts are from 1.0.102 and, for the one-shot mode, from the older versions in `T
 recorded transcripts.
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 
 from runners.errors import ContextOverflowError, ProtocolError, RequestCancelledError
 from runners.messages import Usage
 from runners.providers.copilot.failures import failure
 from runners.providers.copilot.inbox import size_of
+from runners.providers.copilot.tools import names_of
 from runners.stream import ChatChunk, Done, Reasoning, Retrying, Start, SurrogateJoiner, Text, UsageReport, Warn
+from runners.tool_calls import ToolCalls
+from runners.tools import ToolDefinition, ToolNames
 from runners.translator import Event, Translator
 
 _STOP_REASONS = {"stop": "end_turn", "length": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
@@ -24,16 +28,29 @@ class CopilotTranslator(Translator):
     """Copilot's events.
 
     A turn is one call of the model. The CLI makes more of it by itself: it goes on behind an answer that was cut at
-    its length, and runs tools. What ends the first call ends the turn, and its session must abort the rest.
+    its length, and answers calls of tools that there are none of. What ends the first call ends the turn, and its
+    session must abort the rest. Behind calls of the client's `tools`, by their `names`, it waits for the results.
 
     The one-shot mode loses deltas when they come fast, so there the text is taken from the whole message alone.
     """
 
     def __init__(
-        self, runner: str, model: str, *, is_one_shot: bool = False, max_prompt_tokens: int | None = None
+        self,
+        runner: str,
+        model: str,
+        *,
+        tools: Sequence[ToolDefinition] = (),
+        names: ToolNames | None = None,
+        size_before_bytes: int = 0,
+        is_one_shot: bool = False,
+        max_prompt_tokens: int | None = None,
     ) -> None:
         super().__init__(runner)
+        self.size_bytes = size_before_bytes
+        """How long the answer is by the CLI's count, with what it began with in the same turn."""
         self._model = model
+        self._names = names or names_of(tools)
+        self._calls = ToolCalls(tools)
         self._max_prompt_tokens = max_prompt_tokens
         self._is_one_shot = is_one_shot
         self._started = False
@@ -41,7 +58,6 @@ class CopilotTranslator(Translator):
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
         self._reasoned: list[str] = []
-        self._size = 0
         self._is_torn = False
         self._has_message = False
         self._failures = 0
@@ -52,6 +68,7 @@ class CopilotTranslator(Translator):
             "assistant.message_start": self._message_start,
             "assistant.reasoning_delta": self._reasoning_delta,
             "assistant.message_delta": self._message_delta,
+            "assistant.tool_call_delta": self._tool_call_delta,
             "assistant.usage": self._usage_told,
             "assistant.message": self._message,
             "assistant.turn_end": self._call_end,
@@ -104,13 +121,22 @@ class CopilotTranslator(Translator):
         if not self._is_one_shot:
             yield from (Text(piece) for piece in [self._text.feed(data["deltaContent"])] if piece)
 
+    def _tool_call_delta(self, data: Event) -> Iterator[ChatChunk]:
+        call_id = data["toolCallId"]
+        yield from self._start(call_id)
+        if not self._calls.is_known(call_id):
+            self.size_bytes += size_of(data["toolName"])
+            yield from self._calls.begin(call_id, self._names.own(data["toolName"]))
+        self.size_bytes += size_of(data["inputDelta"])
+        yield from self._calls.add(call_id, data["inputDelta"])
+
     def _is_in_place(self, data: Event) -> bool:
         """Whether a delta follows what was told. Fast ones may come out of order: then the whole message has the rest.
 
         `size`, from the inbox, is how long the answer is with this delta, its reasoning included.
         """
-        self._size += size_of(data["deltaContent"])
-        self._is_torn = self._is_torn or data.get("size", self._size) not in (None, self._size)
+        self.size_bytes += size_of(data["deltaContent"])
+        self._is_torn = self._is_torn or data.get("size", self.size_bytes) not in (None, self.size_bytes)
         return not self._is_torn
 
     def _message(self, data: Event) -> Iterator[ChatChunk]:
@@ -129,31 +155,52 @@ class CopilotTranslator(Translator):
         rest = self._text.feed(whole[len(shown) :]) + self._text.flush()
         yield from (Text(piece) for piece in [rest] if piece)
         self._has_message = True
+        for call in data.get("toolRequests") or []:
+            if not self._calls.is_known(call["toolCallId"]):
+                # Without arguments there is no delta.
+                self.size_bytes += size_of(call["name"])
+                text = json.dumps(call["arguments"]) if call.get("arguments") else ""
+                yield from self._calls.whole(call["toolCallId"], self._names.own(call["name"]), text)
         if self._usage is not None:
             yield from self._end(self._usage)
 
     # How it ends
 
     def _usage_told(self, data: Event) -> Iterator[ChatChunk]:
-        """Comes behind the last delta of its call. After anything but `stop` the CLI would call the model again."""
+        """Comes behind the last delta of its call. After anything but `stop` the CLI would call the model again.
+
+        Behind calls of tools it tells the whole message, which has those without arguments too, and asks for their
+        results; but those that it cannot hand on it answers itself.
+        """
         self._usage = data
-        if (data.get("finishReason") or "stop") != "stop":
+        reason = data.get("finishReason") or "stop"
+        yield from self._calls.end_all(is_cut=reason == "length")
+        told = sum((data.get("toolCounts") or {}).values())
+        is_to_come = told > len(self._calls.made) or (self._calls.made and self._calls.are_all_ours)
+        if is_to_come and not self._has_message:
+            return
+        if reason != "stop" or self._calls.made:
             if self._is_torn:
                 raise ProtocolError("copilot told its answer out of order, and does not tell it whole")
             yield from self._start(str(data.get("apiCallId", "")))
             yield from (Text(piece) for piece in [self._text.flush()] if piece)
-            if data["finishReason"] == "tool_calls":
-                yield Warn("the model called a tool, and was offered none")
             yield from self._end(data)
 
     def _end(self, usage: Event | None, raw: str | None = None) -> Iterator[ChatChunk]:
         raw = raw or (usage or {}).get("finishReason") or "stop"
         self.ended = True
-        self.is_clean = raw == "stop" and self._has_message  # what it told whole is what it holds
+        # What it told whole is what it holds.
+        self.is_clean = self._has_message and (self._calls.are_all_ours if self._calls.made else raw == "stop")
+        stop_reason = _STOP_REASONS.get(raw, raw)
+        if self._calls.made and not (raw == "length" and self._calls.made[-1].arguments_raw is not None):
+            # The CLI goes by the calls alone.
+            stop_reason = "tool_calls"
+        if self.is_clean:
+            self.awaits = frozenset(call.id for call in self._calls.made)
         yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
         if usage is not None:
             yield UsageReport(_usage(usage))
-        yield Done(_STOP_REASONS.get(raw, raw), raw)
+        yield Done(stop_reason, raw)
 
     def _call_end(self, _data: Event) -> Iterator[ChatChunk]:
         """The end of a call. In the one-shot mode a text without its whole message was cut at its length."""

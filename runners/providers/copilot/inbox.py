@@ -8,7 +8,6 @@ from runners.translator import Event
 
 _DELTAS = ("assistant.message_delta", "assistant.reasoning_delta")
 _MERGED_CHARACTERS = 4096
-_NOWHERE = -1
 
 
 class Inbox:
@@ -24,7 +23,7 @@ class Inbox:
         self._seen: set[str] = set()
         self._seen_before: set[str] = set()
         self._size: int | None = None
-        self._is_size_new = False
+        self._calls: dict[str, str] = {}
         self._error: RunnerError | None = None
         self._changed = asyncio.Event()
         self.is_idle = asyncio.Event()
@@ -34,7 +33,7 @@ class Inbox:
     def begin(self) -> None:
         """A turn begins now: what was told before is none of its events."""
         self._seen, self._seen_before = set(), self._seen
-        self._size, self._is_size_new = None, False
+        self._size = None
         self._events.clear()
         self._is_open = True
         self.is_idle.clear()
@@ -54,20 +53,21 @@ class Inbox:
             self._seen.add(event_id)
         if event.get("type") == "session.idle":
             self.is_idle.set()
+        data = event.get("data")
+        if event.get("type") == "external_tool.requested" and isinstance(data, dict):
+            # Comes behind the end of its turn, as far as a client knows.
+            self._calls[str(data.get("toolCallId"))] = str(data.get("requestId"))
+            self._changed.set()
+            return
         if self._error is not None or not self._is_open:
             return
-        data = event.get("data")
         if event.get("type") == "assistant.streaming_delta" and isinstance(data, dict):
             # Stands before each delta: how long the answer is with it, which says where it belongs.
-            # Two of them in a row are those of deltas that lost their order.
-            self._size = _NOWHERE if self._is_size_new or self._size == _NOWHERE else data.get("totalResponseSizeBytes")
-            self._is_size_new = True
+            self._size = data.get("totalResponseSizeBytes")
             if self._events:
                 return
-        elif str(event.get("type")).endswith("_delta"):
-            self._is_size_new = False
         elif event.get("type") == "model.call_start":
-            self._size, self._is_size_new = None, False
+            self._size = None
         if event.get("type") in _DELTAS and isinstance(data, dict):
             event = event | {"data": data | {"size": self._size}}
         last = self._events[-1] if self._events else None
@@ -84,6 +84,15 @@ class Inbox:
         """The same, and those that are unread are forgotten."""
         self._events.clear()
         self.fail(error)
+
+    async def request_of(self, call_id: str) -> str:
+        """The id under which the CLI asks for a tool call of its model's, as soon as it does."""
+        while call_id not in self._calls:
+            if self._error is not None:
+                raise self._error
+            self._changed.clear()
+            await self._changed.wait()
+        return self._calls.pop(call_id)
 
     async def get(self) -> Event:
         """The next event; behind the last one the error that ended them."""

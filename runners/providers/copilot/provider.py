@@ -6,14 +6,14 @@ driver's part that is the same for both of its modes: `server` and `oneshot`; th
 
 import asyncio
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runners.capabilities import Capabilities
-from runners.errors import ConfigError, NotInstalledError, ProtocolError
+from runners.errors import ConfigError, ProtocolError
+from runners.installed import InstalledVersion, numbers
 from runners.messages import ChatRequest, ImagePart, ModelInfo
 from runners.provider import Health, LlmProvider, Session
 from runners.providers.copilot.failures import not_logged_in
@@ -21,9 +21,10 @@ from runners.providers.copilot.oneshot import ARGUMENTS as ONE_SHOT_ARGUMENTS
 from runners.providers.copilot.oneshot import OneShotSession
 from runners.providers.copilot.server import CopilotServer, SharedServer
 from runners.providers.copilot.session import CopilotSession
+from runners.providers.copilot.tools import names_of, rewritten
 from runners.settings import CopilotSettings
 from runners.wire.deadlines import within
-from runners.wire.process import run
+from runners.wire.process import Finished, run
 
 TESTED_VERSIONS = ("1.0.70", "1.0.102")
 """The oldest and the newest version that the tests run."""
@@ -35,20 +36,6 @@ _UPDATE_HINT = "copilot update"
 _NO_LIMIT = 9_000_000
 _UNPACKING_S = 120.0
 _HEADLESS = ["--headless", "--no-auto-update", "--log-level", "error", "--stdio"]
-
-
-@dataclass(slots=True)
-class _Known:
-    """What was found out about the CLI: about which file, its version, and the models of its login."""
-
-    binary: tuple[str, int] | None = None
-    version: tuple[int, ...] = ()
-    models: list[ModelInfo] = field(default_factory=list)
-
-    @property
-    def is_headless(self) -> bool:
-        """Whether the headless server is used; so it is while nothing is known."""
-        return not self.version or self.version >= HEADLESS_SINCE
 
 
 class CopilotProvider(LlmProvider):
@@ -64,8 +51,8 @@ class CopilotProvider(LlmProvider):
     def __init__(self, name: str, settings: CopilotSettings, *, state_dir: Path, run_dir: Path | None = None) -> None:
         super().__init__(name, settings, state_dir=state_dir, run_dir=run_dir)
         # Shared with the copies that `with_model` makes.
-        self._known = _Known()
-        self._discovering = asyncio.Lock()
+        self._version = InstalledVersion(self._ask_version, like="{}", name=self.display_name, hint=self.install_hint)
+        self._listed: list[ModelInfo] = []
         self._shared = SharedServer(self._start)
 
     @property
@@ -74,14 +61,16 @@ class CopilotProvider(LlmProvider):
 
     def available_models(self) -> list[ModelInfo]:
         named = [ModelInfo(model) for model in self.settings.models]
-        return named or self._known.models or [ModelInfo(self.default_model)]
+        return named or self._listed or [ModelInfo(self.default_model)]
 
     def capabilities(self) -> Capabilities:
-        if not self._known.is_headless:
+        if not self._is_headless:
             return Capabilities(reasoning=True)
         return Capabilities(
             streaming=True,
             reasoning=True,
+            tools=True,
+            parallel_tools=True,
             system_prompt="replace",
             history="native",
             images=True,
@@ -95,35 +84,31 @@ class CopilotProvider(LlmProvider):
         )
 
     def caveats(self, request: ChatRequest) -> Iterator[str]:
-        if not self._known.is_headless:
+        if not self._is_headless:
             yield "this version of copilot puts the date before the text, and takes white space from its end"
-        elif any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
+            return
+        if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
             yield (
                 "copilot puts the images of a message behind its text, each behind a line `image`, "
                 "and scales those over 3 MiB or 2000 pixels"
             )
+        yield from names_of(request.tools).caveats(self.name)
+        for tool in request.tools:
+            if words := ", ".join(rewritten(tool)):
+                yield f"copilot takes {words} out of the parameters of {tool.name!r} and writes them into descriptions"
 
     async def discover(self) -> None:
-        async with self._discovering:
-            await self._discover()
+        await self._version.look(self.binary())
 
-    async def _discover(self) -> None:
-        binary = self.binary()
-        found = (binary, os.stat(binary).st_mtime_ns)  # noqa: PTH116 a Path's would be forbidden in a coroutine
-        if found == self._known.binary:
-            return
+    async def _ask_version(self, binary: str) -> Finished:
         # The first run of a version unpacks 235 MB, which is no part of a chat's deadlines.
         asked = run([binary, "--version"], env=self._environment(), cwd=self.directory("cwd"))
-        printed = await within(asked, _UNPACKING_S, deadline="unpacking", doing="asking copilot for its version")
-        match = re.search(r"\d+(?:\.\d+)+", printed.output.decode(errors="replace"))
-        if printed.exit_code != 0 or match is None:
-            raise NotInstalledError(
-                f"{binary} --version does not answer like Copilot, and exits with {printed.exit_code}",
-                hint=self.install_hint,
-                exit_code=printed.exit_code,
-                stderr_tail=printed.stderr_tail or None,
-            )
-        self._known.binary, self._known.version = found, _numbers(match[0])
+        return await within(asked, _UNPACKING_S, deadline="unpacking", doing="asking copilot for its version")
+
+    @property
+    def _is_headless(self) -> bool:
+        """Whether the headless server is used; so it is while nothing is known."""
+        return not self._version.numbers or self._version.numbers >= HEADLESS_SINCE
 
     async def probe(self) -> Health:
         await self.discover()
@@ -132,16 +117,16 @@ class CopilotProvider(LlmProvider):
             health = await self._login(server)
         finally:
             await asyncio.shield(self._shared.release(server))
-        version, oldest = self._known.version, TESTED_VERSIONS[0]
-        if health.ok and version < _numbers(oldest):
-            old = f"{_dotted(version)} is older than {oldest}, the oldest version that is known to work"
+        version, oldest = str(self._version), TESTED_VERSIONS[0]
+        if health.ok and self._version.numbers < numbers(oldest):
+            old = f"{version} is older than {oldest}, the oldest version that is known to work"
             health = Health(
                 "degraded", "unsupported", authenticated=health.authenticated, detail=old, hint=_UPDATE_HINT
             )
-        elif health.ok and not self._known.is_headless:
-            old = f"before {_dotted(HEADLESS_SINCE)} each chat has a process of its own and does not stream"
+        elif health.ok and not self._is_headless:
+            old = f"before {'.'.join(map(str, HEADLESS_SINCE))} each chat has a process of its own and does not stream"
             health = replace(health, detail=f"{health.detail}; {old}", hint=_UPDATE_HINT)
-        return replace(health, version=_dotted(version))
+        return replace(health, version=version)
 
     async def _login(self, server: CopilotServer) -> Health:
         """What the CLI says of its login: local, and without a model call."""
@@ -156,7 +141,7 @@ class CopilotProvider(LlmProvider):
         who = f"logged in as {status.get('login')} ({status.get('authType')})"
         try:
             listed = await server.call("models.list", {})
-            self._known.models = [_model(model) for model in listed["models"]]
+            self._listed[:] = [_model(model) for model in listed["models"]]
         except ProtocolError as error:
             # It asks GitHub for them: without a network there is no list, and no answer to a chat either.
             return Health("degraded", "network", authenticated=True, detail=f"{who}; {error.message}")
@@ -167,7 +152,7 @@ class CopilotProvider(LlmProvider):
 
     async def open(self) -> Session:
         await self.discover()
-        if not self._known.is_headless:
+        if not self._is_headless:
             return self._one_shot()
         # At the end of what it takes for the model's window the CLI would shorten the conversation or sum it up.
         window = {"limits": {"max_prompt_tokens": _NO_LIMIT}}
@@ -208,7 +193,7 @@ class CopilotProvider(LlmProvider):
 
     def _environment(self) -> dict[str, str]:
         # An old one too, which is only asked for its login here: each of its chats has a home that goes with it.
-        is_private = self.settings.private_home or not self._known.is_headless
+        is_private = self.settings.private_home or not self._is_headless
         home = {"COPILOT_HOME": str(self.directory("home"))} if is_private else {}
         return self.environment({"COPILOT_AUTO_UPDATE": "false"} | home)
 
@@ -223,14 +208,6 @@ class CopilotProvider(LlmProvider):
             where = f"runners.{self.name}.provider.api_key_env"
             raise ConfigError(f"{where}: {name} stands neither in the entry's env nor in the daemon's environment")
         return key
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
 
 
 def _model(listed: dict[str, Any]) -> ModelInfo:

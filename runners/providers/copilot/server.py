@@ -40,7 +40,7 @@ class Hosted(Protocol):
         """Whether it is in a turn."""
         ...
 
-    def hook(self, kind: str) -> dict[str, Any]:
+    async def hook(self, kind: str) -> dict[str, Any]:
         """The answer to a question of the CLI's."""
         ...
 
@@ -157,7 +157,7 @@ class CopilotServer:
     async def _answer(self, _request_id: RequestId, method: str, params: dict[str, Any]) -> Any:
         session = self.sessions.get(str(params.get("sessionId")))
         if method == "hooks.invoke" and session is not None:
-            return session.hook(str(params.get("hookType")))
+            return await session.hook(str(params.get("hookType")))
         raise RpcError(METHOD_NOT_FOUND, f"this host grants nothing, {method} included")
 
     def _heard(self, method: str, params: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from runners.providers.copilot.cli_session import CliSession
 from runners.providers.copilot.events import CopilotTranslator
 from runners.providers.copilot.inbox import Inbox
 from runners.providers.copilot.server import CopilotServer, SharedServer
+from runners.providers.copilot.tools import names_of, parameters_of
 from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
 
@@ -41,6 +42,8 @@ class CopilotSession(TranscriptSession):
         self._settings = settings
         self._max_prompt_tokens = max_prompt_tokens
         self._options = SessionOptions()
+        self._names = names_of(())
+        self._last: CopilotTranslator | None = None
         self._cli: CliSession | None = None
         self._inbox = Inbox()
         self._farewells: set[asyncio.Task[None]] = set()
@@ -55,15 +58,28 @@ class CopilotSession(TranscriptSession):
         if self.state == "dead":
             raise self.server.reason()
         self._options = options
+        self._names = names_of(options.tools)
+        system = {"systemMessage": {"mode": "replace", "content": options.system}}
+        self._settings = self._settings | system | parameters_of(options.tools, self._names)
+        if options.reasoning_effort is not None:
+            self._settings["reasoningEffort"] = options.reasoning_effort
         self.state = "idle"
 
     def translator(self) -> CopilotTranslator:
-        return CopilotTranslator(self.provider.name, self.model, max_prompt_tokens=self._max_prompt_tokens)
+        # The CLI counts on where it goes on with a turn.
+        before = self._last.size_bytes if self.awaits and self._last is not None else 0
+        self._last = CopilotTranslator(
+            self.provider.name,
+            self.model,
+            tools=self._options.tools,
+            names=self._names,
+            size_before_bytes=before,
+            max_prompt_tokens=self._max_prompt_tokens,
+        )
+        return self._last
 
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
-        settings = self._settings | {"systemMessage": {"mode": "replace", "content": self._options.system}}
-        if self._options.reasoning_effort is not None:
-            settings["reasoningEffort"] = self._options.reasoning_effort
+        settings = dict(self._settings)
         if sampling.max_tokens is not None:
             settings["provider"] = settings["provider"] | {"maxOutputTokens": sampling.max_tokens}
         shape = sampling.response_format.wrapped if sampling.response_format else None
@@ -72,7 +88,7 @@ class CopilotSession(TranscriptSession):
         self.resent = self._cli is None or not self._cli.continues(self.transcript, new, settings)
         if self._cli is None or self.resent:
             self._part(abort=False)
-            self._cli = CliSession(self.server, self.provider.temporary("conversations"), settings)
+            self._cli = CliSession(self.server, self.provider.temporary("conversations"), settings, self._names)
         self._inbox = self._cli.inbox
         await deadlines.wait(self._cli.say(messages, last))
 
@@ -84,9 +100,12 @@ class CopilotSession(TranscriptSession):
             await self._cli.abort()
 
     def settle(self, *, is_clean: bool) -> None:
-        self.state = "dead" if self.server.is_retired else "idle"
-        if self._cli is not None and is_clean and not self._cli.is_spent:
-            self._cli.inbox.end()
+        is_well = self._cli is not None and is_clean and not self._cli.is_spent
+        if not is_well:
+            self.awaits = frozenset()
+        self.state = "dead" if self.server.is_retired else "parked" if self.awaits else "idle"
+        if self._cli is not None and is_well:
+            self._cli.rest(awaits_results=bool(self.awaits))
         else:
             self._part(abort=not is_clean)
 
@@ -99,7 +118,7 @@ class CopilotSession(TranscriptSession):
             task.add_done_callback(self._farewells.discard)
 
     def cli_is_gone(self) -> None:
-        if self.state in ("starting", "idle"):
+        if self.state in ("starting", "idle", "parked"):
             self._part(abort=False)
         super().cli_is_gone()
 

@@ -5,7 +5,8 @@ The facts are from the source of 0.33.0-rc2 and of older versions back to 0.5, n
 
 import json
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from runners.errors import (
@@ -22,7 +23,9 @@ from runners.errors import (
     VendorError,
 )
 from runners.messages import Usage
-from runners.stream import ChatChunk, Done, Reasoning, Start, Text, UsageReport, Warn
+from runners.stream import ChatChunk, Done, Reasoning, Start, Text, UsageReport
+from runners.tool_calls import ToolCalls
+from runners.tools import ToolDefinition
 from runners.translator import Event, Translator
 
 INTERRUPTED: Event = {"done": True, "done_reason": "interrupted"}
@@ -40,12 +43,13 @@ T = TypeVar("T")
 class OllamaTranslator(Translator):
     """The lines of one answer.
 
-    The server has no id for an answer, so it is given one.
+    The server has no id for an answer, so it is given one. Calls of tools come whole, and end the answer.
     """
 
-    def __init__(self, runner: str, message_id: str) -> None:
+    def __init__(self, runner: str, message_id: str, *, tools: Sequence[ToolDefinition] = ()) -> None:
         super().__init__(runner)
         self._message_id = message_id
+        self._calls = ToolCalls(tools)
         self._started = False
 
     def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
@@ -63,13 +67,18 @@ class OllamaTranslator(Translator):
             yield Start(self._message_id, self._runner, _typed(event["model"], str) or "")
         yield from (Reasoning(piece) for piece in [said["thinking"]] if piece)
         yield from (Text(piece) for piece in [said["content"]] if piece)
-        if message.get("tool_calls"):
-            yield Warn("the model called a tool, and was offered none")
+        for call in message.get("tool_calls") or []:
+            # Before 0.12.10 a call has no id, and one that is unique to its conversation takes its place.
+            call_id = _typed(call.get("id"), str) or f"call_{uuid.uuid4().hex}"
+            called = call["function"]
+            arguments = json.dumps(called["arguments"], ensure_ascii=False) if called.get("arguments") else ""
+            yield from self._calls.whole(call_id, called["name"], arguments)
         if event.get("done"):
             raw = _typed(event.get("done_reason"), str) or "stop"
             if raw != "interrupted":
                 yield UsageReport(_usage(event))
-            yield Done(_STOP_REASONS.get(raw, raw), raw)
+            is_called = bool(self._calls.made) and raw in ("stop", "length")
+            yield Done("tool_calls" if is_called else _STOP_REASONS.get(raw, raw), raw)
             self.ended = True
             self.is_clean = raw != "interrupted"
 

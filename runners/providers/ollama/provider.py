@@ -81,6 +81,8 @@ class OllamaProvider(LlmProvider):
         return Capabilities(
             streaming=True,
             reasoning=model.reasoning is not False,
+            tools=model.tools is not False,
+            parallel_tools=model.tools is not False,
             system_prompt="replace",
             history="native",
             images=model.images is not False,

@@ -15,6 +15,7 @@ from runners.provider import LlmProvider, Sampling, SessionOptions
 from runners.providers.ollama.events import INTERRUPTED, OllamaTranslator, failure
 from runners.providers.ollama.server import OllamaServe
 from runners.settings import OllamaSettings
+from runners.tools import ToolDefinition
 from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
 from runners.wire.framing import LineFramer, dump_json
@@ -49,7 +50,7 @@ class OllamaSession(TranscriptSession):
         self.state = "idle"
 
     def translator(self) -> OllamaTranslator:
-        return OllamaTranslator(self.provider.name, str(uuid.uuid4()))
+        return OllamaTranslator(self.provider.name, str(uuid.uuid4()), tools=self._options.tools)
 
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
         self._framer, self._lines, self._is_interrupted, self._response = LineFramer(), deque(), False, None
@@ -84,6 +85,7 @@ class OllamaSession(TranscriptSession):
         body = {
             "model": self.model,
             "messages": system + [_message(message, names) for message in messages],
+            "tools": [_tool(tool) for tool in self._options.tools] or None,
             "think": _THINK.get(self._options.reasoning_effort or ""),
             "format": _format(sampling.response_format),
             "options": {name: value for name, value in options.items() if value is not None} or None,
@@ -148,11 +150,24 @@ def _format(asked: ResponseFormat | None) -> Any:
     return asked.wrapped["schema"] if asked.type == "json_schema" else "json"
 
 
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
 def _message(message: ChatMessage, names: dict[str, str]) -> dict[str, Any]:
     said: dict[str, Any] = {"role": message.role, "content": message.text}
     images = [part.data for part in message.parts if isinstance(part, ImagePart)]
+    # The server takes an object: what is none is shown in one.
     calls = [
-        {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}} for call in message.tool_calls
+        {
+            "id": call.id,
+            "function": {
+                "name": call.name,
+                "arguments": call.arguments if call.arguments_raw is None else {"arguments_raw": call.arguments_raw},
+            },
+        }
+        for call in message.tool_calls
     ]
     if message.role == "tool":
         said |= {"tool_call_id": message.tool_call_id, "tool_name": names.get(message.tool_call_id or "", "")}
