@@ -32,7 +32,7 @@ def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
     able = [worker for worker in workers if worker.model == wanted.model]
     same = [worker for worker in _of_the_conversation(wanted, able) if worker.options == wanted.options]
     for worker in same:
-        if worker.state == "parked" and worker.awaits == wanted.results:
+        if worker.state == "parked" and worker.awaits == wanted.results != frozenset():
             return worker
     kept = [worker for worker in same if worker.state == "idle"]
     blank = [worker for worker in able if worker.is_blank and worker.options in (None, wanted.options)]

@@ -135,8 +135,7 @@ class Session(ABC):
         when the session may take another turn, `parked` when its CLI waits for the results of the calls that it
         `awaits`, and `dead` when it may not. The next turn of a parked session takes these results and nothing else
         (InvalidRequestError), and the CLI goes on with its own. A turn that was cancelled or failed and leaves the
-        session `idle` is no part
-        of its conversation.
+        session `idle` is no part of its conversation.
         """
 
     @abstractmethod

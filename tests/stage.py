@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 from runners.capabilities import Capabilities
@@ -20,7 +20,7 @@ class Stage(LlmProvider):
 
     `may_open`, `may_close` and `may_end` hold up what they say; `fails_to_open` and `fails_to_prepare` are what comes
     of it the next times. `outlives` is whether a turn that was cancelled or failed leaves its session idle, with its
-    old conversation. So many sessions as `dies_at_birth` says have lost their CLI when they are open. `pids` are those
+    old conversation, `takes_results` whether a parked session takes what it waits for. So many sessions as `dies_at_birth` says have lost their CLI when they are open. `pids` are those
     of their processes.
     """
 
@@ -39,6 +39,7 @@ class Stage(LlmProvider):
         self.fails_to_open: list[RunnerError] = []
         self.fails_to_prepare: list[RunnerError] = []
         self.outlives = False
+        self.takes_results = True
         self.dies_at_birth = 0
         self.opening = asyncio.Event()
         self._sessions_per_process = sessions_per_process
@@ -60,6 +61,9 @@ class Stage(LlmProvider):
             reasoning_effort=True,
             sessions_per_process=self._sessions_per_process,
         )
+
+    def resumes(self, results: Sequence[ChatMessage]) -> bool:
+        return self.takes_results
 
     async def probe(self) -> Health:
         return Health("ready")
@@ -131,6 +135,7 @@ class Actor(Session):
                 yield ToolRequestComplete(ToolCall(id="c1", name="weather", arguments={"city": "Paris"}))
             yield UsageReport(Usage())
             self.state = "parked" if text == "call" else "idle"
+            self.awaits = frozenset({"c1"}) if text == "call" else frozenset()
             yield Done({"call": "tool_calls", "stop": "cancelled"}.get(text, "end_turn"))
         finally:
             if self.state == "busy":

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.choice import Wanted, decide, surplus
+from daemon.choice import Wanted, abandoned, decide, surplus
 from daemon.conversation import NOTHING_SAID, Conversation, told
 from daemon.worker import Worker, WorkerState
 from runners.messages import ChatMessage
@@ -38,7 +38,7 @@ SAME = Kept(conversation=HISTORY)
 PARKED = Kept("parked", HISTORY, awaits=frozenset({"c1", "c2"}))
 FIRST = Wanted("m", PLAIN)
 NEXT = Wanted("m", PLAIN, HISTORY)
-RESULT = Wanted("m", PLAIN, HISTORY, frozenset({"c1"}))
+RESULT = Wanted("m", PLAIN, HISTORY, frozenset({"c1", "c2"}))
 
 
 async def _opened() -> Session:
@@ -79,6 +79,9 @@ def chosen(loop: asyncio.AbstractEventLoop, wanted: Wanted, *kept: Kept) -> Kept
     [
         # Each of `others` loses against `best`, and all of them together.
         (RESULT, PARKED, [SAME, READY, STARTING, Kept("parked", OTHER, awaits=frozenset({"c3"}))]),
+        # It takes all of its results and no others.
+        (RESULT, READY, [Kept("parked", HISTORY, awaits=frozenset({"c1"}))]),
+        (RESULT, READY, [Kept("parked", HISTORY, awaits=frozenset({"c1", "c2", "c3"}))]),
         (NEXT, SAME, [READY, STARTING, PARKED, Kept(conversation=OTHER, used_s=9), Kept(used_s=9)]),
         (NEXT, Kept(conversation=HISTORY, used_s=2), [SAME, Kept(conversation=HISTORY, used_s=1)]),
         (NEXT, READY, [STARTING, Kept(conversation=HISTORY, options=BRIEF), Kept(conversation=HISTORY, model="n")]),
@@ -89,8 +92,8 @@ def chosen(loop: asyncio.AbstractEventLoop, wanted: Wanted, *kept: Kept) -> Kept
         # Nobody waits for these results any more: the conversation is told anew.
         (RESULT, READY, [Kept("parked", HISTORY, awaits=frozenset({"c3"})), Kept("parked", HISTORY)]),
         # Another conversation's call may have the same id.
-        (RESULT, PARKED, [Kept("parked", OTHER, awaits=frozenset({"c1"}))]),
-        (RESULT, READY, [Kept("parked", OTHER, awaits=frozenset({"c1"}))]),
+        (RESULT, PARKED, [Kept("parked", OTHER, awaits=PARKED.awaits)]),
+        (RESULT, READY, [Kept("parked", OTHER, awaits=PARKED.awaits)]),
     ],
 )
 def test_the_best_worker_serves(
@@ -138,7 +141,7 @@ _WANTED = st.builds(
     st.sampled_from(["m", "n"]),
     st.sampled_from([PLAIN, BRIEF]),
     st.sampled_from([NOTHING_SAID, HISTORY, OTHER]),
-    st.frozensets(st.sampled_from(["c1", "c2"]), max_size=1),
+    st.frozensets(st.sampled_from(["c1", "c2"])),
 )
 
 
@@ -148,8 +151,8 @@ def merit(wanted: Wanted, one: Kept) -> tuple[int, float] | None:
         return None
     is_alike = one.options == wanted.options
     if one.state == "parked":
-        is_meant = one.awaits & wanted.results and one.conversation == wanted.history != NOTHING_SAID
-        return (4, 0.0) if is_alike and is_meant else None
+        is_meant = one.awaits == wanted.results and one.conversation == wanted.history != NOTHING_SAID
+        return (4, 0.0) if is_alike and is_meant and wanted.results else None
     if one.state == "idle" and one.conversation != NOTHING_SAID:
         return (3, one.used_s) if is_alike and one.conversation == wanted.history else None
     if one.state in ("idle", "starting") and (is_alike or one.options is None):
@@ -164,6 +167,35 @@ def test_the_choice_is_the_one_of_the_highest_merit_whatever_there_is(
     merits = [seen for one in kept if (seen := merit(wanted, one)) is not None]
     best = chosen(loop, wanted, *kept)
     assert (None if best is None else merit(wanted, best)) == max(merits, default=None)
+
+
+@pytest.mark.parametrize(
+    ("going_on", "kept", "left"),
+    [
+        (NEXT, [PARKED], PARKED),
+        (NEXT, [SAME, PARKED, Kept("parked", OTHER, awaits=PARKED.awaits)], PARKED),
+        # With the whole history its client may ask for another system prompt, or another model.
+        (
+            NEXT,
+            [Kept("parked", HISTORY, BRIEF, "n", PARKED.awaits)],
+            Kept("parked", HISTORY, BRIEF, "n", PARKED.awaits),
+        ),
+        # Two clients may have the same conversation: one of them goes on.
+        (
+            NEXT,
+            [Kept("parked", HISTORY, used_s=2), Kept("parked", HISTORY, used_s=1)],
+            Kept("parked", HISTORY, used_s=1),
+        ),
+        (NEXT, [SAME, READY, Kept("busy", HISTORY), Kept("draining", HISTORY)], None),
+        (FIRST, [PARKED, Kept("parked", NOTHING_SAID)], None),
+    ],
+)
+def test_a_conversation_that_goes_on_without_its_results_leaves_a_session_that_nobody_needs(
+    loop: asyncio.AbstractEventLoop, going_on: Wanted, kept: list[Kept], left: Kept | None
+) -> None:
+    made = workers(loop, *kept)
+    worker = abandoned(going_on, made)
+    assert (None if worker is None else kept[made.index(worker)]) == left
 
 
 @given(_WORKERS, st.integers(0, 4))

@@ -11,15 +11,20 @@ from hypothesis import strategies as st
 
 from runners.errors import RunnerError
 from runners.providers.claude.events import ClaudeTranslator
-from runners.stream import Retrying, Start, Text, UsageReport, Warn
+from runners.stream import Retrying, Start, Text, ToolRequestComplete, UsageReport, Warn
+from runners.tools import ToolDefinition
 from runners.translator import Event
 from runners.wire.framing import parse_json
 from tests.transcripts import records, translate
 from tests.transcripts.expected_claude import (
+    ANSWERED_BY_THE_CLI,
+    CALLS_TOOLS,
+    CALLS_TOOLS_AND_BREAKS_OFF,
     CUT_AT_A_RETRY,
     CUT_AT_MAX_TOKENS,
     CUT_WHERE_THE_ANSWER_BEGINS_ANEW,
     EXPECTED,
+    GOES_ON_AS,
 )
 
 ROOT = Path(__file__).parent / "transcripts" / "claude"
@@ -50,6 +55,8 @@ def expected(name: str) -> list[str]:
     words = ["error:protocol" if word in ("history", "local") else word for word in EXPECTED.get(name, "").split()]
     if name in CUT_AT_MAX_TOKENS:
         words[0] = "length"
+    elif name in CALLS_TOOLS:
+        words[CALLS_TOOLS[name]] = "tool_calls"
     elif name in CUT_AT_A_RETRY:
         words[0] = f"error:{CUT_AT_A_RETRY[name]}"
     elif name in CUT_WHERE_THE_ANSWER_BEGINS_ANEW:
@@ -70,7 +77,7 @@ def test_every_turn_ends_as_the_table_says_in_a_valid_order(name: str) -> None:
         if turn and turn[-1].get("type") == "result":
             ends.append(end)
         else:
-            assert end is None
+            assert end == ("tool_calls" if name in CALLS_TOOLS_AND_BREAKS_OFF else None)
     assert ends == expected(name)
 
 
@@ -108,6 +115,46 @@ def test_a_turn_in_which_the_cli_told_its_model_something_itself_is_not_clean() 
     assert seen == {True, False}
 
 
+OFFERED = [ToolDefinition(name=name) for name in ("get_weather", "mcp__host__get_weather")]
+
+
+@pytest.mark.parametrize("name", CALLS_TOOLS)
+def test_behind_its_calls_a_turn_waits_and_goes_on_as_another_answer(name: str) -> None:
+    turn = list(turns(name))[CALLS_TOOLS[name]]
+    init = next(event for event in turn if event.get("subtype") == "init")
+    offered = [tool for tool in OFFERED if tool.name in init["tools"]]
+    calling = ClaudeTranslator("claude", tools=offered, cost_before_usd=0.25)
+    chunks, end = translate(turn, calling)
+    made = [chunk.tool_call for chunk in chunks if isinstance(chunk, ToolRequestComplete)]
+    assert (end, calling.awaits) == ("tool_calls", {call.id for call in made} if calling.is_clean else frozenset())
+    assert calling.is_clean == (name not in ANSWERED_BY_THE_CLI)
+    arguments = [block["input"] for event in turn for block in called(event)]
+    if name.endswith("badjson"):
+        assert [(call.arguments, call.arguments_raw) for call in made] == [({}, '{"city": ')]
+        assert made[0].parse_error
+    else:
+        assert [call.arguments for call in made] == arguments
+    if not calling.is_clean:
+        return
+    told = next(i for i, event in enumerate(turn) if event.get("event", {}).get("type") == "message_delta")
+    going_on = ClaudeTranslator("claude", tools=offered, resumes=calling.awaits, cost_before_usd=0.25)
+    rest, end = translate(turn[told + 1 :], going_on)
+    assert end == GOES_ON_AS.get(name, EXPECTED[name].split()[CALLS_TOOLS[name]])
+    reports = [chunk.usage for chunk in [*chunks, *rest] if isinstance(chunk, UsageReport)]
+    if end == "end_turn":
+        whole = turn[-1]["usage"]
+        assert sum(usage.output_tokens or 0 for usage in reports) == whole["output_tokens"]
+        assert going_on.is_clean
+    # The CLI tells what a turn cost at its end alone, and what of that was whose nobody knows.
+    assert [usage.cost_usd for usage in reports] == [None] * len(reports)
+    assert going_on.total_cost_usd == turn[-1]["total_cost_usd"]
+
+
+def called(event: Event) -> list[Event]:
+    content = event["message"]["content"] if event.get("type") == "assistant" else []
+    return [block for block in content if block["type"] == "tool_use"]
+
+
 def test_usage_counts_cached_tokens_as_input_and_cost_by_the_turn() -> None:
     reports, spent_usd = [], 0.0
     for turn in turns("2.1.329/recommended_sonnet"):
@@ -116,13 +163,12 @@ def test_usage_counts_cached_tokens_as_input_and_cost_by_the_turn() -> None:
         spent_usd = translator.total_cost_usd
         reports += [chunk.usage for chunk in chunks if isinstance(chunk, UsageReport)]
     first, refused, last = reports
-    # Two calls of the model, each 123 tokens and 7 from the cache.
-    assert (first.input_tokens, first.cached_input_tokens, first.output_tokens) == (260, 14, 84)
+    # The first call of its model; the CLI tells no cost before the turn is over.
+    assert (first.input_tokens, first.cached_input_tokens, first.output_tokens) == (130, 7, 42)
     assert (last.input_tokens, last.cached_input_tokens, last.output_tokens) == (130, 7, 42)
     # The CLI's own sum is of the whole process: the third turn cost no less than the first.
-    assert [report.cost_usd for report in (first, refused, last)] == pytest.approx(
-        [0.0013334, 0.0002467, 0.0006667], rel=1e-3
-    )
+    assert first.cost_usd is None
+    assert [report.cost_usd for report in (refused, last)] == pytest.approx([0.0002467, 0.0006667], rel=1e-3)
 
 
 def test_a_quota_says_when_it_is_there_again() -> None:

@@ -110,33 +110,6 @@ async def test_the_start_says_how_it_was_served_and_the_pool_counts_it(theatre: 
     assert (response.served, response.session_s is not None) == ("cold", True)
 
 
-# Results of tools
-
-CALL = user("call")
-CALLED = assistant("re: call", tool_calls=[{"id": "c1", "name": "weather", "arguments": {"city": "Paris"}}])
-RESULT = [*CALL, CALLED, {"role": "tool", "tool_call_id": "c1", "content": "18 degrees"}]
-
-
-async def test_a_session_that_waits_for_results_gets_them_and_goes_on(theatre: Open) -> None:
-    t = theatre()
-    assert (await t.chat(CALL)).stop_reason == "tool_calls"
-    assert t.states == ["parked"]
-    assert await t.served(RESULT) == "continued"
-    assert t.states == ["idle"]
-    assert await t.served([*RESULT, assistant("re: 18 degrees"), *user("thanks")]) == "continued"
-    assert t.stage.told == [[["call"], ["18 degrees"], ["thanks"]]]
-
-
-async def test_results_that_come_when_nobody_waits_for_them_any_more_are_told_with_the_whole_history(
-    theatre: Open,
-) -> None:
-    t = theatre(parked_ttl_s=0)
-    await t.chat(CALL)
-    await t.settled()
-    assert await t.served(RESULT) == "cold"
-    assert t.stage.told[1] == [["call", "re: call", "18 degrees"]]
-
-
 # What does not end well
 
 

@@ -239,3 +239,55 @@ CUT_WHERE_THE_ANSWER_BEGINS_ANEW = {
     "2.1.329/ev_drop_fb",
     "2.1.329/ev_drop_fb_r0",
 }
+CALLS_TOOLS = {
+    "2.1.197/04_mcp_badinput": 0,
+    "2.1.197/04_mcp_badjson": 0,
+    "2.1.197/04_mcp_dontask": 0,
+    "2.1.197/04_mcp_hold_8s_timeout5": 0,
+    "2.1.197/04_mcp_interrupt_pending": 0,
+    "2.1.197/04_mcp_iserror": 0,
+    "2.1.197/04_mcp_maxturns": 0,
+    "2.1.197/04_mcp_noallow": 0,
+    "2.1.197/04_mcp_noprefix_allow2": 0,
+    "2.1.197/04_mcp_unknown_tool": 0,
+    "2.1.197/07_mcp_result_110000": 0,
+    "2.1.197/07_mcp_result_40000": 0,
+    "2.1.197/07_mcp_result_60000": 0,
+    "2.1.197/07_mcp_result_99000": 0,
+    "2.1.197/10_late_init": 0,
+    "2.1.329/ev_tool": 0,
+    "2.1.329/ev_tool3": 0,
+    "2.1.329/jsonschema_flag": 0,
+    "2.1.329/jsonschema_late": 0,
+    "2.1.329/jsonschema_late_tools": 0,
+    "2.1.329/mcp_iserror": 0,
+    "2.1.329/mcp_maxturns1": 0,
+    "2.1.329/mcp_noprefix": 0,
+    "2.1.329/mcp_parallel3": 0,
+    "2.1.329/mcp_result_30000": 0,
+    "2.1.329/mcp_result_49000": 0,
+    "2.1.329/mcp_result_90000": 0,
+    "2.1.329/mcp_set_servers": 0,
+    "2.1.329/recommended_claude-sonnet-4-5": 1,
+    "2.1.329/recommended_haiku": 1,
+    "2.1.329/recommended_sonnet": 1,
+}
+"""In which turn a model calls tools: for its client that one ends there, and what the CLI does next is another answer."""
+CALLS_TOOLS_AND_BREAKS_OFF = {"2.1.329/mcp_result_120000"}
+ANSWERED_BY_THE_CLI = {
+    "2.1.197/04_mcp_badjson",
+    "2.1.197/04_mcp_dontask",
+    "2.1.197/04_mcp_noallow",
+    "2.1.197/04_mcp_noprefix_allow2",
+    "2.1.197/04_mcp_unknown_tool",
+    "2.1.329/jsonschema_flag",
+    "2.1.329/jsonschema_late",
+    "2.1.329/jsonschema_late_tools",
+}
+"""Calls that it did not hand on: their arguments are no JSON, nobody offered the tool, or nobody allowed it."""
+GOES_ON_AS = {
+    "2.1.197/04_mcp_interrupt_pending": "error:cancelled",
+    "2.1.197/04_mcp_maxturns": "error:vendor_error",
+    "2.1.329/mcp_maxturns1": "error:vendor_error",
+}
+"""What follows the calls where it is not what `EXPECTED` has for the whole turn: no answer of its own began."""

@@ -78,7 +78,7 @@ class ClaudeTranslator(Translator):
         self._message_id = ""
         self._message_open = False
         self._message_shown = False
-        self._usages: list[Event] = []
+        self._usages: list[Event] = [{}]
         self._block_type = ""
         self._block_id = ""
         self._block_shown: list[str] = []
