@@ -20,8 +20,8 @@ class Stage(LlmProvider):
 
     `may_open`, `may_close` and `may_end` hold up what they say; `fails_to_open` and `fails_to_prepare` are what comes
     of it the next times. `outlives` is whether a turn that was cancelled or failed leaves its session idle, with its
-    old conversation, `takes_results` whether a parked session takes what it waits for. So many sessions as `dies_at_birth` says have lost their CLI when they are open. `pids` are those
-    of their processes.
+    old conversation, `takes_results` whether a parked session takes what it waits for. So many sessions as
+    `dies_at_birth` says have lost their CLI when they are open. `pids` are those of their processes.
     """
 
     kind = "stage"
@@ -62,7 +62,7 @@ class Stage(LlmProvider):
             sessions_per_process=self._sessions_per_process,
         )
 
-    def resumes(self, results: Sequence[ChatMessage]) -> bool:
+    def resumes(self, results: Sequence[ChatMessage]) -> bool:  # noqa: ARG002 all alike
         return self.takes_results
 
     async def probe(self) -> Health:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from runners.errors import ContextOverflowError, RunnerError, VendorError
 from runners.providers.copilot.events import CopilotTranslator
-from runners.stream import ChatChunk, Reasoning, Retrying, Start, Text, UsageReport, Warn
+from runners.stream import ChatChunk, Reasoning, Retrying, Start, Text, ToolRequestComplete, UsageReport, Warn
+from runners.tools import ToolDefinition
 from runners.translator import Event
 from runners.wire.framing import parse_json
 from tests.transcripts import records, translate
@@ -131,6 +132,64 @@ def test_a_call_that_fails_before_the_answer_is_told_as_a_retry(name: str) -> No
 def test_only_what_needs_a_warning_has_one(name: str) -> None:
     warned = {end for chunks, end in all_of(name) if any(isinstance(chunk, Warn) for chunk in chunks)}
     assert warned <= {"tool_calls", "length"}
+
+
+OFFERED = [ToolDefinition(name="get_weather"), ToolDefinition(name="get_time")]
+CALLED = {
+    "headless-tool": [("call_01", {"city": "Rome"})],
+    "headless-three-tools": [
+        ("call_a", {"city": "R\u00f6me"}),
+        ("call_b", {"zone": "CET"}),
+        ("call_c", {"city": "Oslo"}),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", sorted(CALLED))
+def test_behind_its_calls_a_turn_waits_and_goes_on_as_another_answer(name: str) -> None:
+    (turn,) = turns(name)
+    calling = CopilotTranslator("copilot", "asked", tools=OFFERED)
+    chunks, end = translate(turn, calling)
+    made = [chunk.tool_call for chunk in chunks if isinstance(chunk, ToolRequestComplete)]
+    assert [(call.id, call.arguments, call.parse_error) for call in made] == [(*call, None) for call in CALLED[name]]
+    assert (end, calling.is_clean, calling.awaits) == ("tool_calls", True, frozenset(call.id for call in made))
+    told = next(place for place, event in enumerate(turn) if event["type"] == "assistant.message")
+    going_on = CopilotTranslator("copilot", "asked", tools=OFFERED, size_before_bytes=calling.size_bytes)
+    rest, end = translate(sized(turn)[told + 1 :], going_on)
+    assert (end, shown(rest), going_on.is_clean) == ("end_turn", "".join(texts_of(turn[told + 1 :])), True)
+    # Each piece as it came, and not the whole at the end: their sizes follow on those of the calls.
+    assert [chunk.chunk for chunk in rest if isinstance(chunk, Text)] == texts_of(turn[told + 1 :])
+    reports = [chunk.usage for chunk in [*chunks, *rest] if isinstance(chunk, UsageReport)]
+    assert [(usage.input_tokens, usage.output_tokens) for usage in reports] == [(11, 7), (11, 7)]
+
+
+def sized(turn: list[Event]) -> list[Event]:
+    """The events as the inbox hands them on, each delta with the size that was told before it."""
+    size, found = None, []
+    for event in turn:
+        if event["type"] == "assistant.streaming_delta":
+            size = event["data"]["totalResponseSizeBytes"]
+        is_delta = event["type"] in ("assistant.message_delta", "assistant.reasoning_delta")
+        found.append(event | {"data": event["data"] | {"size": size}} if is_delta else event)
+    return found
+
+
+def texts_of(turn: list[Event]) -> list[str]:
+    return [event["data"]["deltaContent"] for event in turn if event["type"] == "assistant.message_delta"]
+
+
+def test_calls_that_the_cli_answers_itself_end_the_turn_as_they_are_and_leave_it_to_be_aborted() -> None:
+    (turn,) = turns("headless-tool-invalid")
+    translator = CopilotTranslator("copilot", "asked", tools=OFFERED)
+    chunks, end = translate(turn, translator)
+    broken, unknown = [chunk.tool_call for chunk in chunks if isinstance(chunk, ToolRequestComplete)]
+    assert (end, translator.is_clean, translator.awaits) == ("tool_calls", False, frozenset())
+    assert (broken.arguments, broken.arguments_raw) == ({}, '{"city": "Ro')
+    assert (unknown.name, unknown.arguments) == ("Bash", {"command": "ls"})
+    asked_again = [event["type"] for event in turn].index("tool.execution_complete")
+    fed = CopilotTranslator("copilot", "asked", tools=OFFERED)
+    ended = next(place for place, event in enumerate(turn) if fed.feed(event) is not None and fed.ended)
+    assert ended < asked_again
 
 
 @pytest.mark.parametrize("name", sorted(CONTEXT))

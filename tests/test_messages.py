@@ -105,7 +105,8 @@ async def test_a_tool_result_without_its_call_is_refused() -> None:
 
 
 async def test_what_a_runner_cannot_do_is_warned_of_or_refused_when_strict() -> None:
-    asked = request("hi", temperature=0.5, tools=[ToolDefinition(name="f")], prompt_cache_key="k", tool_choice="required")
+    tools = [ToolDefinition(name="f")]
+    asked = request("hi", temperature=0.5, tools=tools, prompt_cache_key="k", tool_choice="required")
     provider = ScriptedProvider("x", "y")
     warnings = [chunk.message async for chunk in provider.complete_stream(asked) if isinstance(chunk, Warn)]
     assert [warning.split()[0] for warning in warnings] == ["tools", "tool_choice", "temperature", "prompt_cache_key"]

@@ -384,7 +384,7 @@ async def test_tool_calls_and_their_results_arrive_in_the_server_s_own_form(worl
     async with ollama(world) as (subject, provider):
         answer = await provider.complete(ChatRequest.model_validate({"messages": messages}))
         [body] = subject.chats()
-    assert answer.content == "noon\n18 degrees"
+    assert answer.content == "18 degrees"
     assert body["messages"][1:] == [
         {
             "role": "assistant",
@@ -576,12 +576,24 @@ async def test_an_answer_cut_by_its_length_says_so(world: World) -> None:
 
 @both_ways
 @pytest.mark.parametrize("native", [True, False])
-async def test_a_request_s_tools_are_not_sent_and_a_warning_says_so(world: World, way: str, native: bool) -> None:
-    async with ollama(world, way, native=native) as (subject, provider):
-        able = provider.capabilities().tools
-        answer = await provider.complete(request("[tool]", tools=[{"name": "f"}]))
-        if able:
-            pytest.skip("this runner has learned tools")
+@pytest.mark.parametrize("tool_ids", [True, False])
+async def test_a_request_s_tools_are_the_model_s_own(world: World, way: str, native: bool, tool_ids: bool) -> None:
+    tool = {"name": "f", "description": "It does.", "parameters": {"type": "object", "x": [1, "é"]}}
+    async with ollama(world, way, native=native, tool_ids=tool_ids) as (subject, provider):
+        answer = await provider.complete(request("[tools]", tools=[tool, {"name": "g"}]))
+        assert subject.chats()[0]["tools"][0] == {"type": "function", "function": tool}
+        assert answer.warnings == []
+        assert answer.stop_reason == "tool_calls"
+        assert [(call.name, call.arguments) for call in answer.tool_calls] == [
+            ("f", {"city": "Paris", "days": 2}),
+            ("g", {"city": "Paris", "days": 2}),
+        ]
+        assert len({call.id for call in answer.tool_calls}) == 2
+
+
+async def test_a_model_that_knows_no_tools_is_offered_none_and_a_warning_says_so(world: World) -> None:
+    async with ollama(world) as (subject, provider):
+        answer = await provider.complete(request("Hi", model="llama3.2", tools=[{"name": "f"}]))
         assert "tools" not in subject.chats()[0]
         assert answer.warnings == ["tools is not supported by ollama: ignored"]
 

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from runners.errors import ContextOverflowError, ProtocolError, RequestCancelledError, RunnerError, VendorError
 from runners.messages import Usage
 from runners.providers.ollama.events import INTERRUPTED, OllamaTranslator, failure
-from runners.stream import ChatChunk, Done, OrderChecker, Reasoning, ResponseBuilder, Start, Text, UsageReport, Warn
+from runners.stream import (
+    ChatChunk,
+    Done,
+    OrderChecker,
+    Reasoning,
+    ResponseBuilder,
+    Start,
+    Text,
+    ToolRequestComplete,
+    UsageReport,
+    Warn,
+)
 
 Event = dict[str, Any]
 FUZZ = settings(max_examples=150, deadline=None, database=None)
@@ -75,12 +86,17 @@ def test_an_answer_of_one_line_is_whole() -> None:
 
 @pytest.mark.parametrize("native", [True, False], ids=["on the last line", "on a line before it"])
 @pytest.mark.parametrize("call_id", [{"id": "call_abcdefgh"}, {"id": ""}, {}], ids=["id", "empty id", "no id"])
-def test_a_tool_call_that_nobody_offered_is_warned_of_and_the_answer_goes_on(native: bool, call_id: Event) -> None:
+def test_a_tool_call_that_nobody_offered_is_told_and_warned_of(native: bool, call_id: Event) -> None:
     called: Event = {"tool_calls": [call_id | {"function": {"index": 0, "name": "f", "arguments": {"city": "Paris"}}}]}
     chunks = told(last(message=called)) if native else told(line(**called), last())
-    assert [chunk.type for chunk in chunks] == ["start", "warning", "usage", "done"]
+    calls = ["tool_request_start", "warning", "tool_request_arg", "tool_request_complete"]
+    assert [chunk.type for chunk in chunks] == ["start", *calls, "usage", "done"]
     [warning] = [chunk for chunk in chunks if isinstance(chunk, Warn)]
     assert "tool" in warning.message
+    [call] = [chunk.tool_call for chunk in chunks if isinstance(chunk, ToolRequestComplete)]
+    assert (call.name, call.arguments) == ("f", {"city": "Paris"})
+    assert call.id == call_id.get("id") or call.id.startswith("call_")
+    assert chunks[-1] == Done("tool_calls", "stop")
 
 
 @pytest.mark.parametrize("calls", [None, []])

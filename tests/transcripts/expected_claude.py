@@ -272,7 +272,7 @@ CALLS_TOOLS = {
     "2.1.329/recommended_haiku": 1,
     "2.1.329/recommended_sonnet": 1,
 }
-"""In which turn a model calls tools: for its client that one ends there, and what the CLI does next is another answer."""
+"""In which turn a model calls tools: for its client it ends there, and what the CLI does next is another answer."""
 CALLS_TOOLS_AND_BREAKS_OFF = {"2.1.329/mcp_result_120000"}
 ANSWERED_BY_THE_CLI = {
     "2.1.197/04_mcp_badjson",

@@ -44,6 +44,9 @@ EXPECTED = {
     "headless-offline-provider": "end_turn",
     "headless-stop-eof": "cut",
     "headless-stop-term": "cut",
+    "headless-three-tools": "tool_calls",
+    "headless-tool": "tool_calls",
+    "headless-tool-invalid": "tool_calls",
     "instr-off": "end_turn",
     "json-plain": "end_turn",
     # The CLI has the model go on, and calls the whole `end_turn`: our turn ends at its first call.
@@ -111,6 +114,9 @@ TEXTS = {
     "headless-offline-provider": ["w0 w1 "],
     "headless-stop-eof": ["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 "],
     "headless-stop-term": ["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 "],
+    "headless-three-tools": ["Let me look."],
+    "headless-tool": [""],
+    "headless-tool-invalid": [""],
     "instr-off": ["w0 "],
     "json-plain": ["w0 w1 w2 w3 w4 "],
     "length-json": ["w0 w1 w2 w3 w4 "],
@@ -144,6 +150,7 @@ TEXTS = {
 # `reasoningText` are the same without the white space at the end.
 REASONING = {
     "headless-basic": {1: "think0 think1 "},
+    "headless-three-tools": {0: "hmm"},
     "reason-json": {0: "think0 think1 think2 "},
     "reason2-json": {0: "think0 think1 think2 "},
 }
@@ -165,6 +172,9 @@ USAGE: dict[str, list[tuple[int, int, int, int | None] | None]] = {
     "headless-offline-provider": [_CALL],
     "headless-stop-eof": [None],
     "headless-stop-term": [None],
+    "headless-three-tools": [(11, 7, 0, None)],
+    "headless-tool": [(11, 7, 0, None)],
+    "headless-tool-invalid": [(11, 7, 0, None)],
 }
 
 # Where the CLI tried again before the answer began: its failed calls, each a `retrying` chunk, and their kind. The last

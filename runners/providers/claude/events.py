@@ -278,6 +278,7 @@ class ClaudeTranslator(Translator):
         self.ended = True
         cost = event.get("total_cost_usd")
         self.total_cost_usd = self._cost_before_usd if cost is None else cost
+        yield from self._calls.end_all(is_cut=True)  # of an answer that was broken off, if any
         text = event.get("result") or self._failure.get("text") or "; ".join(event.get("errors") or [])
         raw = event.get("stop_reason")
         if str(event.get("terminal_reason")).startswith("aborted"):

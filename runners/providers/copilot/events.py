@@ -122,6 +122,8 @@ class CopilotTranslator(Translator):
             yield from (Text(piece) for piece in [self._text.feed(data["deltaContent"])] if piece)
 
     def _tool_call_delta(self, data: Event) -> Iterator[ChatChunk]:
+        if self._is_one_shot:
+            return  # of a tool of the CLI's own
         call_id = data["toolCallId"]
         yield from self._start(call_id)
         if not self._calls.is_known(call_id):
@@ -189,6 +191,7 @@ class CopilotTranslator(Translator):
     def _end(self, usage: Event | None, raw: str | None = None) -> Iterator[ChatChunk]:
         raw = raw or (usage or {}).get("finishReason") or "stop"
         self.ended = True
+        yield from self._calls.end_all(is_cut=True)  # of an answer that was broken off, if any
         # What it told whole is what it holds.
         self.is_clean = self._has_message and (self._calls.are_all_ours if self._calls.made else raw == "stop")
         stop_reason = _STOP_REASONS.get(raw, raw)
@@ -223,6 +226,7 @@ class CopilotTranslator(Translator):
             if not self._started:
                 raise RequestCancelledError("interrupted before the answer began")
             self.ended = True
+            yield from self._calls.end_all(is_cut=True)
             yield Done("cancelled", "aborted")
         elif not self._is_one_shot and self._has_message:
             yield from self._end(self._usage)

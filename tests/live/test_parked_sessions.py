@@ -1,0 +1,209 @@
+"""Sessions of the real CLIs that wait for the results of tools, in a real daemon: how they go on, and how they end."""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from runners.messages import NO_RESULT
+from runners.testing import calling
+from tests.conftest import real_cli
+from tests.live.lab import Json
+from tests.live.tool_lab import CLIS, WEATHER, ToolLab, going_on, tool_lab
+from tests.world import Wire, World, until, user
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+
+PARIS = ("get_weather", {"city": "Paris"})
+ASKED = [{"role": "system", "content": "Be brief."}, *user(calling(PARIS, PARIS, text="I look."))]
+IMPATIENT = {"parked_ttl_s": 0.2}
+
+
+@pytest.fixture(scope="module", params=CLIS, ids="-".join)
+def cli(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    name, version = request.param
+    return name, real_cli(name, version)
+
+
+@pytest.fixture(scope="module")
+def cli_world(cli: tuple[str, Path]) -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_tool_lab(cli: tuple[str, Path], cli_world: World) -> AsyncIterator[ToolLab]:
+    name, binary = cli
+    async with tool_lab(cli_world, name, binary, {name: {}, "impatient": IMPATIENT}) as lab:
+        yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab(module_tool_lab: ToolLab) -> AsyncIterator[ToolLab]:
+    """The module's daemon, with a connection of the test's own; at the end no CLI is left."""
+    async with module_tool_lab.lab.connected():
+        module_tool_lab.obey()
+        yield module_tool_lab
+
+
+def told(lab: ToolLab, *results: tuple[str, bool | None]) -> bool:
+    """Whether the model was told the conversation with these results, in its API's own form and nothing else."""
+    received = lab.received()
+    assert received.system == "Be brief."
+    assert received.messages[:2] == [("user", ASKED[1]["content"]), ("assistant", "I look.")]
+    assert [call[1:] for call in received.calls] == [PARIS, PARIS]
+    assert [tool["name"] for tool in received.tools] == ["get_weather"]
+    assert {call_id for call_id, _, _ in received.results} == {call_id for call_id, _, _ in received.calls}
+    return sorted((text, is_error or None) for _, text, is_error in received.results) == sorted(results)
+
+
+async def states(lab: ToolLab, runner: str | None = None) -> list[str]:
+    return [worker["state"] for worker in await lab.lab.workers(runner)]
+
+
+async def test_the_results_may_come_on_another_connection(lab: ToolLab) -> None:
+    async with await Wire.connect(lab.lab.world.socket) as first:
+        response = await first.call("chat", model=lab.lab.runner, messages=ASKED, tools=[WEATHER])
+    calls = response["result"]["tool_calls"]
+    assert response["result"]["stop_reason"] == "tool_calls"
+    assert await states(lab) == ["parked"]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": call["id"]} for call in reversed(calls)]
+    answer = await lab.chat([*ASKED, {"role": "assistant", **response["result"]}, *results])
+    assert answer.result["served"] == "resumed"
+    assert answer.result["content"] in [call["id"] for call in calls]
+    assert lab.model_calls == 2
+    received = lab.received()
+    assert {call_id: text for call_id, text, _ in received.results} == {call["id"]: call["id"] for call in calls}
+
+
+async def test_what_waits_for_too_long_ends_asks_its_model_nothing_and_its_results_are_told_to_another(
+    lab: ToolLab,
+) -> None:
+    asked = await lab.chat(ASKED, runner="impatient")
+    await lab.lab.no_cli_is_left()
+    assert lab.model_calls == 1
+    answer = await lab.chat(going_on(ASKED, asked, "18 degrees", "19 degrees"), runner="impatient")
+    assert (answer.result["served"], answer.result["content"]) == ("cold", "19 degrees")
+    assert told(lab, ("18 degrees", None), ("19 degrees", None))
+    assert lab.model_calls == 2
+
+
+async def test_a_cli_that_is_killed_meanwhile_is_replaced_by_one_that_is_told_all(lab: ToolLab) -> None:
+    asked = await lab.chat(ASKED)
+    for process in lab.lab.clis():
+        process.kill()
+
+    async def is_noticed() -> bool:
+        return await states(lab) == []
+
+    await until(is_noticed)
+    answer = await lab.chat(going_on(ASKED, asked, "18 degrees", "19 degrees"))
+    assert (answer.result["served"], answer.result["content"]) == ("cold", "19 degrees")
+    assert told(lab, ("18 degrees", None), ("19 degrees", None))
+
+
+async def test_a_conversation_that_goes_on_without_its_results_is_right_and_leaves_nothing_waiting(
+    lab: ToolLab,
+) -> None:
+    asked = await lab.chat(ASKED)
+    without = [*going_on(ASKED, asked, "18 degrees", "-")[:-1], *user("never mind")]
+    answer = await lab.chat(without)
+    assert answer.result["content"] == "never mind"
+    assert any("has no result" in warning for warning in answer.result["warnings"])
+    is_told = lab.received().results[0][2]
+    assert told(lab, ("18 degrees", None), (NO_RESULT, None if is_told is None else True))
+    await lab.lab.no_cli_is_left()
+    assert lab.model_calls == 2
+
+
+async def test_a_result_that_is_missing_is_a_clear_error_and_the_session_waits_on(lab: ToolLab) -> None:
+    asked = await lab.chat(ASKED)
+    whole = going_on(ASKED, asked, "18 degrees", "19 degrees")
+    refused = (await lab.chat(whole[:-1])).error
+    missing = asked.result["tool_calls"][1]["id"]
+    assert (refused["kind"], missing in refused["message"]) == ("invalid_request", True)
+    unknown = [*whole, {"role": "tool", "tool_call_id": "nobody's", "content": "?"}]
+    assert "nobody's" in (await lab.chat(unknown)).error["message"]
+    assert await states(lab) == ["parked"]
+    assert (await lab.chat(whole)).result["served"] == "resumed"
+    assert told(lab, ("18 degrees", None), ("19 degrees", None))
+
+
+async def test_twenty_that_wait_at_once_go_on_in_any_order_and_none_is_mixed(lab: ToolLab) -> None:
+    asked = [user(calling(("get_weather", {"city": f"city {n}"}), text=f"number {n}")) for n in range(20)]
+    wire = lab.lab.wire
+    wire.patience_s = 120
+    ids = [await lab.lab.begin(messages, tools=[WEATHER]) for messages in asked]
+    first = await lab.lab.rest_of_all(*ids)
+    assert [answer.result["content"] for answer in first] == [f"number {n}" for n in range(20)]
+    assert await states(lab) == ["parked"] * 20
+    order = list(range(20))
+    random.shuffle(order)
+    whole = {n: going_on(asked[n], first[n], f"result {n}") for n in order}
+    ids = [await lab.lab.begin(whole[n], tools=[WEATHER]) for n in order]
+    answers = dict(zip(order, await lab.lab.rest_of_all(*ids), strict=True))
+    for n, answer in answers.items():
+        assert (answer.result["served"], answer.result["content"]) == ("resumed", f"result {n}")
+    sent = [lab.read(received.body) for received in lab.lab.api.requests[20:]]
+    assert sorted((one.calls[0][2]["city"], one.results[0][1]) for one in sent) == sorted(
+        (f"city {n}", f"result {n}") for n in range(20)
+    )
+
+
+async def test_each_answer_costs_its_own_model_calls(lab: ToolLab) -> None:
+    plain = (await lab.chat(user("hello"))).result["usage"]
+    asked = await lab.chat(ASKED)
+    again = calling(PARIS, text="and again")
+    second = await lab.chat(going_on(ASKED, asked, "18", again))
+    third = await lab.chat(going_on(going_on(ASKED, asked, "18", again), second, "20"))
+    counts = ("input_tokens", "output_tokens", "cached_input_tokens")
+    for answer in (asked, second, third):
+        assert {name: answer.result["usage"][name] for name in counts} == {name: plain[name] for name in counts}
+    assert lab.model_calls == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_daemon_that_ends_leaves_nothing_that_waits(
+    cli: tuple[str, Path], world: World, number: signal.Signals
+) -> None:
+    name, binary = cli
+    async with tool_lab(world, name, binary, {name: {}}) as lab:
+        lab.obey()
+        async with await Wire.connect(world.socket) as lab.lab.wire:
+            await lab.chat(ASKED)
+        lab.lab.daemon.signal(number)
+        await asyncio.to_thread(lab.lab.daemon.wait)
+        if number == signal.SIGKILL:
+            # What a killed daemon leaves, the next one ends.
+            with world.daemon(world.root / "runners.yaml"):
+                await gone(lab)
+        await gone(lab)
+        # A claude whose stdin ends answers its calls itself, and asks its model again.
+        assert lab.model_calls == 1 or (number, name) == (signal.SIGKILL, "claude")
+
+
+async def gone(lab: ToolLab) -> None:
+    async def are() -> bool:
+        return not [process for process in lab.lab.world.processes() if "runnerd" not in process.cmdline()]
+
+    await until(are)
+
+
+async def test_a_tool_s_definition_and_a_choice_arrive_whole_or_it_is_said(lab: ToolLab, cli: tuple[str, Path]) -> None:
+    long: Json = {"name": "long", "description": "d" * 5000}
+    params: Json = {"tools": [long, WEATHER], "tool_choice": {"name": "long"}}
+    answer = await lab.lab.chat(user("hello"), **params)
+    received = lab.received()
+    whole = next(tool for tool in received.tools if tool["name"] == "long")["description"] == long["description"]
+    assert whole == (not [warning for warning in answer.result["warnings"] if "description" in warning])
+    chosen = received.knobs.get("tool_choice") == {"name": "long"}
+    assert chosen == (not [warning for warning in answer.result["warnings"] if "tool_choice" in warning])
+    if not (whole and chosen):
+        assert (await lab.lab.chat(user("hello"), **params, strict=True)).error["kind"] == "unsupported"
+    is_old = "2.1.197" in str(cli[1])
+    assert (whole, chosen) == {"claude": (not is_old, True), "copilot": (True, False)}[cli[0]]
