@@ -45,7 +45,7 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
                     done = chunk
                     continue
                 if isinstance(chunk, Start):
-                    served = "resumed" if was_parked else _served(worker, session, began_s)
+                    served = _served(worker, session, began_s, was_parked=was_parked)
                     chunk = replace(chunk, served=served, session_s=session_s)  # noqa: PLW2901
                     pool.has_begun(provider, chunk.served, session_s)
                 if isinstance(chunk, Failed):
@@ -82,7 +82,9 @@ async def _ready(worker: Worker, provider: LlmProvider, request: ChatRequest, wa
     return session
 
 
-def _served(worker: Worker, session: Session, began_s: float) -> Served:
+def _served(worker: Worker, session: Session, began_s: float, *, was_parked: bool) -> Served:
     if session.process is not None and session.process.start_time >= began_s:
         return "cold"
-    return "warm" if worker.is_blank or session.resent else "continued"
+    if worker.is_blank or session.resent:
+        return "warm"
+    return "resumed" if was_parked else "continued"

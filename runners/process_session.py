@@ -27,8 +27,8 @@ class ProcessSession(EventSession):
 
     def turn(self, messages: list[ChatMessage], sampling: Sampling) -> ChatStream:
         """See Session.turn."""
-        if self.state == "idle":
-            # Whatever the CLI has told meanwhile, unasked, is no part of the answer.
+        if self.state == "idle" and self.turns > 0:
+            # Whatever the CLI has told since its last turn, unasked, is no part of the answer.
             self.cli.drop_unread()
         return super().turn(messages, sampling)
 

@@ -10,9 +10,13 @@ it is aborted. Turns of several sessions are told in turn, an event of each. Wha
 recordings was measured on 1.0.102: that a send without the hook's answer dates and trims the text, that it resumes
 nothing but a whole file, that a turn which was aborted stays in its session's history, that some events of a turn come
 again behind its end, and that an abort which overtakes its send leaves a session that never says it is idle.
+
+The text of the contract kit's `calling`, as the last message or a result of a tool, is answered with these calls, in
+events as 1.0.102 tells them. It counts the size of an answer on through all the messages of a turn.
 """
 
 import base64
+import itertools
 import json
 import os
 import select
@@ -32,6 +36,8 @@ Turn = Generator[Event | None, Any, None]
 
 _PIECE = 7
 _SLOW_S = 0.5
+_CALLING = "[call] "
+_DELTAS = ("assistant.message_delta", "assistant.tool_call_delta")
 _DATE = "<current_datetime>2026-11-20T13:03:06.562+00:00</current_datetime>\n\n"
 ORDER: Event = json.loads(os.environ.get("FAKE_CLI", "{}"))
 FAULT = ORDER.get("fault", "")
@@ -102,27 +108,39 @@ def pieces_of(text: str) -> Iterator[str]:
     return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
-def adapted(turn: list[Event], text: str, replaced: dict[str, str]) -> Iterator[Event]:
-    """A recorded turn with another text and other ids in it."""
+def adapted(turn: list[Event], text: str, replaced: dict[str, str], size: int = 0) -> Iterator[Event]:
+    """A recorded turn with another text and other ids in it, behind so many bytes of the same turn."""
     wholes = [event["data"]["content"] for event in turn if event["type"] == "assistant.message"]
     shown = False
     for recorded in turn:
-        event = json.loads(json.dumps(recorded))
-        replace(event, replaced | dict.fromkeys(wholes, text))
+        event = copied(recorded, replaced | dict.fromkeys(wholes, text))
         kind, data = event["type"], event.get("data", {})
         if kind == "assistant.streaming_delta":
             continue
         if kind == "assistant.message_start" and not text:
             continue
         if kind == "assistant.message_delta":
-            size = 0
             for piece in [] if shown else pieces_of(text):
-                size += len(piece.encode("utf-8", "surrogatepass"))
-                yield {"type": "assistant.streaming_delta", "data": {"totalResponseSizeBytes": size}}
+                size += size_of(piece)
+                yield streaming(size)
                 yield event | {"data": data | {"deltaContent": piece}}
             shown = True
             continue
         yield event
+
+
+def size_of(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def streaming(size: int) -> Event:
+    return {"type": "assistant.streaming_delta", "data": {"totalResponseSizeBytes": size}}
+
+
+def copied(event: Event, replaced: dict[str, str]) -> Event:
+    copy: Event = json.loads(json.dumps(event))
+    replace(copy, replaced)
+    return copy
 
 
 def replace(value: Any, replaced: dict[str, str]) -> None:
@@ -138,6 +156,140 @@ def replace(value: Any, replaced: dict[str, str]) -> None:
 def ids_of(turn: list[Event], *kinds: str) -> list[str]:
     found = [e["data"]["messageId"] for e in turn if e["type"] in kinds and "messageId" in e["data"]]
     return list(dict.fromkeys(found))
+
+
+# Calls of tools
+
+
+def called_by(text: str) -> tuple[str, list[tuple[str, str]]] | None:
+    """See the contract kit: the text before, and (name, arguments' text) of each call."""
+    if not text.startswith(_CALLING):
+        return None
+    told = json.loads(text.removeprefix(_CALLING))
+    return told["text"], [(name, raw) for name, raw in told["calls"]]
+
+
+def asked_by(messages: list[Event]) -> str:
+    """What is to be answered: of several results of tools the last one that asks for calls, else the last message."""
+    last = itertools.takewhile(lambda message: message["role"] == "tool", reversed(messages))
+    results = [text_of(message) for message in last]
+    return next((text for text in results if called_by(text)), text_of(messages[-1]))
+
+
+def cut(raw: str) -> list[str]:
+    """The arguments of a call in about seven pieces, as a model streams them; none where there is nothing."""
+    size = max(1, len(raw) // 7)
+    return [raw[start : start + size] for start in range(0, len(raw), size)]
+
+
+class Call:
+    """A call of a tool, and why the CLI does not hand it on, where it does not."""
+
+    def __init__(self, name: str, raw: str, tools: list[str]) -> None:
+        self.id = f"call_{uuid.uuid4().hex}"
+        self.request_id = str(uuid.uuid4())
+        self.name = name
+        self.raw = raw or "{}"
+        self.pieces = cut(raw)
+        self.arguments: Event = {}
+        self.error = ""
+        self.said = ""
+        try:
+            parsed = json.loads(self.raw)
+            self.error = "" if isinstance(parsed, dict) else "it is no object"
+        except ValueError as error:
+            self.error = str(error)
+        if self.error:
+            cleared = f"The arguments for the tool call '{name}' were not valid JSON. The arguments have been cleared."
+            self.said = f"{cleared} Arguments: {raw}. JSON parse error: {self.error}"
+            self.raw = "{}"
+            return
+        self.arguments = parsed
+        if name not in tools:
+            self.error = f"Tool '{name}' does not exist."
+            self.said = f"{self.error} Available tools that can be called are {', '.join(tools)}."
+
+    @property
+    def requested(self) -> Event:
+        """As the host is asked for it."""
+        data = {"requestId": self.request_id, "toolCallId": self.id, "toolName": self.name, "arguments": self.arguments}
+        return {"type": "external_tool.requested", "data": data}
+
+    def hook(self, kind: str, **more: Any) -> Event:
+        return {"hook": kind, "input": {"toolName": self.name, "toolArgs": self.arguments, **more}}
+
+    def answer_with(self, result: Event) -> None:
+        """The host's result."""
+        self.said = result["textResultForLlm"]
+        self.error = "" if result["resultType"] == "success" else result.get("error", self.said)
+
+    def ended(self, turn_id: str, *, asks: bool) -> Iterator[Event]:
+        """What is told when its result is there, the hook first."""
+        done = {"result": {"content": self.said, "detailedContent": self.said}}
+        failed = {"error": {"message": self.error, "code": "failure"}}
+        if asks and self.error:
+            yield self.hook("postToolUseFailure", error=self.error)
+        elif asks:
+            yield self.hook("postToolUse", toolResult={"textResultForLlm": self.said, "resultType": "success"})
+        data = {"toolCallId": self.id, "turnId": turn_id, "success": not self.error}
+        yield {"type": "tool.execution_complete", "data": data | (failed if self.error else done)}
+
+    @property
+    def as_told(self) -> Event:
+        """As the model API is sent it."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.raw}}
+
+    @property
+    def result(self) -> Event:
+        """Its result, as the model API is sent it."""
+        return {"role": "tool", "tool_call_id": self.id, "content": self.said}
+
+
+def told_calls(turn: list[Event], text: str, calls: list[Call], turn_id: str, size: int) -> Iterator[Event]:
+    """A message that calls tools, behind so many bytes of the same turn; `turn` is a recorded one without calls."""
+    message_id = str(uuid.uuid4())
+    if text:
+        yield {"type": "assistant.message_start", "data": {"messageId": message_id}}
+    for piece in pieces_of(text):
+        size += size_of(piece)
+        yield streaming(size)
+        yield {"type": "assistant.message_delta", "data": {"messageId": message_id, "deltaContent": piece}}
+    for call in calls:
+        size += size_of(call.name)
+        yield streaming(size)
+        told = {"toolCallId": call.id, "toolName": call.name, "toolType": "function"}
+        for piece in call.pieces:
+            size += size_of(piece)
+            yield streaming(size)
+            yield {"type": "assistant.tool_call_delta", "data": told | {"inputDelta": piece}}
+    counts = {name: sum(call.name == name for call in calls) for name in (call.name for call in calls)}
+    usage = {"finishReason": "tool_calls", "numToolCalls": len(calls), "toolCounts": counts}
+    yield like(turn, "assistant.usage", **usage)
+    yield like(turn, "model.call_finished", turnId=turn_id)
+    requests = [
+        {"toolCallId": call.id, "name": call.name, "arguments": call.arguments, "type": "function"} for call in calls
+    ]
+    whole = {"messageId": message_id, "content": text, "toolRequests": requests, "turnId": turn_id}
+    yield like(turn, "assistant.message", **whole)
+    for call in calls:
+        data = {"toolCallId": call.id, "toolName": call.name, "arguments": call.arguments, "turnId": turn_id}
+        yield {"type": "tool.execution_start", "data": data}
+
+
+def like(turn: list[Event], kind: str, **data: Any) -> Event:
+    """The recorded event of a kind with other data in it."""
+    recorded = next(event for event in turn if event["type"] == kind)
+    event: Event = recorded | {"data": recorded["data"] | data}
+    return event
+
+
+def is_of_an_answer(event: Event) -> bool:
+    """Whether what a model says begins here."""
+    return str(event["type"]).startswith(("assistant.message", "assistant.streaming", "assistant.reasoning"))
+
+
+def size_told(text: str, calls: list[Call]) -> int:
+    return size_of(text) + sum(size_of(call.name) + size_of("".join(call.pieces)) for call in calls)
 
 
 # What the model API would be sent
@@ -156,13 +308,24 @@ def body_of(session: Event, response_format: Any) -> Event:
     }
     if effort != "none":
         body["reasoning_effort"] = effort
-    if params.get("availableTools") != []:
-        body["tools"] = [{"type": "function", "function": {"name": "bash"}}]
+    tools = offered(params)
+    if tools:
+        body["tools"] = [{"type": "function", "function": tool} for tool in tools]
     if "maxOutputTokens" in params.get("provider", {}):
         body["max_tokens"] = params["provider"]["maxOutputTokens"]
     if response_format is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": response_format["jsonSchema"]}
     return body
+
+
+def offered(params: Event) -> list[Event]:
+    """The tools that the model is offered: the client's, none, or the CLI's own."""
+    if params.get("availableTools") == []:
+        return []
+    if params.get("availableTools") != ["custom:*"]:
+        return [{"name": "bash"}]
+    keys = ("name", "description", "parameters")
+    return [{key: tool[key] for key in keys if key in tool} for tool in params.get("tools", [])]
 
 
 def user_message(text: str, attachments: list[Event]) -> Event:
@@ -199,16 +362,25 @@ def seeded(lines: list[Event]) -> list[Event]:
                 calls = [
                     {
                         "id": call["toolCallId"],
-                        "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])},
+                        "type": "function",
+                        "function": {"name": call["name"], "arguments": text_of_arguments(call["arguments"])},
                     }
                     for call in data["toolRequests"]
                 ]
-                message = {"role": "assistant", "content": data["content"] or None}
-                found.append(message | ({"tool_calls": calls} if calls else {}))
+                found.append(assistant_message(data["content"], calls))
             case "tool.execution_complete":
                 result = data["result"]["content"] if data["success"] else data["error"]["message"]
                 found.append({"role": "tool", "tool_call_id": data["toolCallId"], "content": result})
     return found
+
+
+def assistant_message(text: str, calls: list[Event]) -> Event:
+    return {"role": "assistant", "content": text or None} | ({"tool_calls": calls} if calls else {})
+
+
+def text_of_arguments(arguments: Event | str) -> str:
+    """As the model is sent them: a text is left as it is."""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
 def corrupted(line: int, what: str) -> str:
@@ -300,6 +472,7 @@ class Server:
             "session.create": self.create,
             "session.resume": self.resume,
             "session.sendMessages": self.send_messages,
+            "session.tools.handlePendingToolCall": self.handle_tool_call,
             "session.abort": self.abort,
             "session.destroy": self.destroy,
             "session.delete": self.delete,
@@ -364,7 +537,7 @@ class Server:
     def opened(self, request_id: Any, params: Event, history: list[Event]) -> None:
         session_id = params["sessionId"]
         fault = "" if "[well]" in params.get("systemMessage", {}).get("content", "") else FAULT
-        self.sessions[session_id] = {"params": params, "history": history, "fault": fault, "told": []}
+        self.sessions[session_id] = {"params": params, "history": history, "fault": fault, "told": [], "open": {}}
         if fault == "deaf_to_begin":
             return
         self.tell(session_id, {"type": "session.skills_loaded", "data": {"skills": []}, "ephemeral": True})
@@ -426,6 +599,22 @@ class Server:
                 self.tell(session_id, message["params"]["event"])
             else:
                 self.reply(request_id, **message["result"])
+            if message.get("params", {}).get("event", {}).get("type") == "abort":
+                for open_id in session["open"]:
+                    self.tell(session_id, {"type": "external_tool.completed", "data": {"requestId": open_id}})
+        session |= {"open": {}, "is_parked": False}
+
+    def handle_tool_call(self, request_id: Any, params: Event) -> None:
+        session, session_id = self.known(params), params["sessionId"]
+        call = session["open"].pop(params["requestId"], None)
+        if call is None:
+            self.reply(request_id, success=False)
+            return
+        call.answer_with(params["result"])
+        self.tell(session_id, {"type": "external_tool.completed", "data": {"requestId": call.request_id}})
+        self.reply(request_id, success=True)
+        if not session["open"] and session.pop("is_parked", False):
+            self.step(session_id)
 
     def destroy(self, request_id: Any, params: Event) -> None:
         session_id = params["sessionId"]
@@ -488,7 +677,6 @@ class Server:
         session["history"] += sent
         body = body_of(session, shape)
         log(api=body)
-        text = text_of(body["messages"][-1])
         turn, _ = self.recording
         users = [message["messageId"] for message in new] or [str(uuid.uuid4())]
         replaced = dict.fromkeys(ids_of(turn, "user.message"), users[-1])
@@ -496,28 +684,76 @@ class Server:
         replaced |= {"fake-model": str(body["model"])}
         yield from before(fault)
         deltas = 0
-        for event in adapted(turn, text, replaced):
-            deltas += event["type"] == "assistant.message_delta"
-            if event["type"] == "assistant.message":
-                session["history"].append({"role": "assistant", "content": text or None})
+        for event in self.messages(session, shape, replaced):
+            if event is None or "hook" in event:
+                yield event
+                continue
+            deltas += event["type"] in _DELTAS
             if is_lost(fault, event, deltas):
                 continue
             if event["type"] == "session.idle" and asks:
                 yield {"hook": "agentStop", "input": {"stopReason": "end_turn"}}
             yield event
-            if event["type"] == "assistant.message_delta":
-                yield from behind_a_delta(fault, event, text)
-                if text == "[hold]":
+            if event["type"] in _DELTAS:
+                yield from behind_a_delta(fault, event, session["text"])
+                if session["text"] == "[hold]":
                     yield None
         if fault == "exit_after":
             sys.exit(5)
+
+    def messages(self, session: Event, shape: Any, replaced: dict[str, str]) -> Iterator[Event | None]:
+        """All the messages of a turn: those that call tools, with what becomes of the calls, and the last one."""
+        turn, _ = self.recording
+        rest, number, size = turn, 0, 0
+        asked = asked_by(session["history"])
+        while (called := called_by(asked)) is not None:
+            text, wanted = called
+            tools = [tool["name"] for tool in offered(session["params"])]
+            calls = [Call(name, raw, tools) for name, raw in wanted]
+            session["text"] = text
+            opening = list(itertools.takewhile(lambda event: not is_of_an_answer(event), rest))
+            for event in [*opening, *told_calls(turn, text, calls, str(number), size)]:
+                yield copied(event, replaced)
+            session["history"].append(assistant_message(text, [call.as_told for call in calls]))
+            yield from self.handed_on(session, calls, str(number))
+            session["history"] += [call.result for call in calls]
+            yield like(turn, "assistant.turn_end", turnId=str(number))
+            number, size = number + 1, size + size_told(text, calls)
+            replaced = replaced | {"0": str(number)}  # which is a turn's id alone
+            again = [like(turn, kind, turnId=str(number)) for kind in ("assistant.turn_start", "model.call_start")]
+            rest = again + list(itertools.dropwhile(lambda event: not is_of_an_answer(event), turn))
+            log(api=body_of(session, shape))
+            asked = asked_by(session["history"])
+        session["text"] = asked
+        for event in adapted(rest, asked, replaced, size):
+            if event["type"] == "assistant.message":
+                session["history"].append(assistant_message(asked, []))
+            yield event
+
+    def handed_on(self, session: Event, calls: list[Call], turn_id: str) -> Iterator[Event | None]:
+        """Asks the host for each call that it can be asked for, and waits for all of them; the others fail at once."""
+        asks = session["params"].get("hooks")
+        good = [call for call in calls if not call.error]
+        for call in calls:
+            if call.error:
+                yield from call.ended(turn_id, asks=asks)
+        yield from (call.hook("preToolUse") for call in good if asks)
+        session["open"] = {call.request_id: call for call in good}
+        yield from [call.requested for call in good]
+        if good and session["fault"] == "exit_after":
+            sys.exit(5)
+        if session["open"]:
+            session["is_parked"] = True
+            yield None
+        for call in good:
+            yield from call.ended(turn_id, asks=asks)
 
 
 def is_lost(fault: str, event: Event, number: int) -> bool:
     """Whether a delta, or the whole message, is lost on its way."""
     if event["type"] == "assistant.message":
         return fault == "message_lost"
-    if event["type"] != "assistant.message_delta":
+    if event["type"] not in _DELTAS:
         return False
     return (fault == "delta_lost" and number == 2) or (fault == "tail_lost" and number > 1)
 
@@ -553,7 +789,7 @@ def behind_a_delta(fault: str, delta: Event, text: str) -> Iterator[Event]:
             write(b"Content-Length: %d\r\n\r\n" % (65 * 1024 * 1024))
             write(b"x" * (65 * 1024 * 1024))
             hang()
-        case "retried_text":
+        case "retried_text" if delta["type"] == "assistant.message_delta":
             sentence = json.dumps("Failed native model HTTP request: error decoding response body")
             yield {
                 "type": "model.call_failure",

@@ -7,11 +7,14 @@ false leaves out their ids, as before 0.12.10; `child` starts a process as the m
 lives as long as the server; `slow_start` is the seconds between listening and answering; `fault` is deaf, no_listen,
 exit, die_mid_chat or ignore_term.
 
-The answer to a chat is its last user message, or the tool results behind that. As user messages [hold], [silent],
-[tool], [tools], [error:STATUS:message], [break], [drop], [cut], [length], [burst:N] and [garbage] are orders.
+The answer to a chat is its last user message, or the last one of the tool results behind that. As such [hold],
+[silent], [tool], [tools], [error:STATUS:message], [break], [drop], [cut], [length], [burst:N] and [garbage] are orders,
+and so is the text of the contract kit's `calling`, in any of the results. Arguments that are no object cannot come from
+a server that parses them itself: they are an empty one.
 """
 
 import http.client
+import itertools
 import json
 import os
 import re
@@ -24,12 +27,14 @@ import sys
 import threading
 import time
 import urllib.parse
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NoReturn
 
 Body = dict[str, Any]
+_CALLING = "[call] "
 _PIECE = re.compile(".{1,7}", re.DOTALL)
 _DATE = "2026-08-21T18:48:22.123456789Z"
 _MODELS: dict[str, Body] = {
@@ -100,10 +105,43 @@ def check(request: Body) -> None:
 
 def asked(messages: list[Body]) -> str:
     """What was ordered, or the text to answer with."""
-    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
-    since = messages[users[-1] :] if users else []
-    results = [message["content"] for message in since if message["role"] == "tool"]
-    return "\n".join(results) if results else str(since[0].get("content") or "") if since else ""
+    last = itertools.takewhile(lambda message: message["role"] == "tool", reversed(messages))
+    results: list[str] = [message["content"] for message in last]
+    if results:
+        return next((text for text in results if called_by(text)), results[0])
+    users = [message for message in messages if message["role"] == "user"]
+    return str(users[-1].get("content") or "") if users else ""
+
+
+def called_by(text: str) -> tuple[str, list[tuple[str, str]]] | None:
+    """See the contract kit: the text before, and (name, arguments' text) of each call."""
+    if not text.startswith(_CALLING):
+        return None
+    told = json.loads(text.removeprefix(_CALLING))
+    return told["text"], [(name, raw) for name, raw in told["calls"]]
+
+
+def object_of(raw: str) -> Body:
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def calls_in(text: str, tools: list[Body]) -> list[Body]:
+    """The calls that a text orders, as a model makes them."""
+    if called := called_by(text):
+        wanted = [(f"call_{uuid.uuid4().hex[:8]}", name, object_of(raw)) for name, raw in called[1]]
+    else:
+        some = tools[: {"[tool]": 1, "[tools]": None}.get(text, 0)]
+        arguments = {"city": "Paris", "days": 2}
+        wanted = [(f"call_{index:08}", tool["function"]["name"], arguments) for index, tool in enumerate(some)]
+    calls: list[Body] = []
+    for index, (call_id, name, arguments) in enumerate(wanted):
+        id_of_it = {"id": call_id} if ORDER.get("tool_ids", True) else {}
+        calls.append(id_of_it | {"function": {"index": index, "name": name, "arguments": arguments}})
+    return calls
 
 
 def replies(request: Body, text: str) -> Iterator[Body]:
@@ -116,15 +154,14 @@ def replies(request: Body, text: str) -> Iterator[Body]:
     pieces = re.findall(_PIECE, json.dumps({"answer": text}) if request.get("format") else text)
     if burst := re.fullmatch(r"\[burst:(\d+)]", text):
         pieces = [f"{number} " for number in range(int(burst[1]))]
-    calls: list[Body] = []
-    for tool in (request.get("tools") or [])[: {"[tool]": 1, "[tools]": None}.get(text, 0)]:
-        function = {"index": len(calls), "name": tool["function"]["name"], "arguments": {"city": "Paris", "days": 2}}
-        calls.append(({"id": f"call_{len(calls):08}"} if ORDER.get("tool_ids", True) else {}) | {"function": function})
+    calls = calls_in(text, request.get("tools") or [])
+    if calls:
+        pieces = re.findall(_PIECE, (called_by(text) or ("",))[0])
     # A model that can think does so unless it is told not to.
     thinks = "thinking" in MODELS[known(request["model"])]["capabilities"] and request.get("think") is not False
     thoughts = ["The user", " wants an echo."] if thinks else []
     yield from [line("", thinking=thought) for thought in thoughts]
-    yield from [line(piece) for piece in ([] if calls else pieces)]
+    yield from [line(piece) for piece in pieces]
     called = {"tool_calls": calls} if calls else {}
     if calls and not ORDER.get("native"):
         yield line("", **called)

@@ -1,11 +1,13 @@
 """What of a request that claude made is ours: its messages and its system prompt less what the CLI adds.
 
 Measured on the pinned versions. The CLI adds the date and, in the new version, its environment: as messages of the role
-`system`, or as `<system-reminder>` blocks at the start of a user message. It adds `cache_control` here and there. Only
-these known additions are taken away: anything else, a file's content say, stays and must be explained.
+`system`, or as `<system-reminder>` blocks of a user message, before its text or behind the results of tools. It adds
+`cache_control` here and there. Only these known additions are taken away: anything else, a file's content say, stays
+and must be explained.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from tests.fakes.fake_claude import digest
@@ -26,9 +28,7 @@ def our_messages(body: Json) -> list[Json]:
     """The messages that came from us, in order, every content as a list of blocks."""
     ours = []
     for message in body["messages"]:
-        blocks = _blocks(message["content"])
-        while blocks and _is_added(blocks[0], message["role"]):
-            del blocks[0]
+        blocks = [block for block in _blocks(message["content"]) if not _is_added(block, message["role"])]
         if blocks:
             ours.append({"role": message["role"], "content": blocks})
     return ours
@@ -44,6 +44,19 @@ def newest(body: Json) -> str:
     return "".join(block.get("text", "") for block in our_messages(body)[-1]["content"])
 
 
+def text_of(content: str | list[Json]) -> str:
+    """The text of a message's or a result's content."""
+    return "".join(block.get("text", "") for block in _blocks(content))
+
+
+def told(message: Json, text: Callable[[list[Json]], str] = text_of) -> list[tuple[str, str]]:
+    """A message of `our_messages` as (role, text): a tool's result is one of the role `tool`, before any text."""
+    results = [block for block in message["content"] if block["type"] == "tool_result"]
+    others = [block for block in message["content"] if block["type"] != "tool_result"]
+    said = [(message["role"], text(others))] if others or not results else []
+    return [("tool", text(_blocks(result.get("content") or ""))) for result in results] + said
+
+
 def said(role: str, *texts: str) -> Json:
     """A message of text blocks, as `our_messages` gives it."""
     return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
@@ -51,7 +64,7 @@ def said(role: str, *texts: str) -> Json:
 
 def digested(body: Json) -> Reply:
     """For `MessagesApi.answer`: the digest of the system prompt and the messages that came from us."""
-    return text(digest("".join(our_system(body)), [(m["role"], _told(m["content"])) for m in our_messages(body)]))
+    return text(digest("".join(our_system(body)), [one for m in our_messages(body) for one in told(m, _told)]))
 
 
 def _told(blocks: list[Json]) -> str:

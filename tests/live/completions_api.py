@@ -14,13 +14,14 @@ about the programs that call it.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.fake_claude import digest
+from tests.fakes.fake_claude import cut, digest
 from tests.live.stand_in import BaseError, BaseReply, Json, StandIn, sse_data
 
 _USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -117,14 +118,16 @@ def _told(message: Json) -> str:
 
 def tool_call(name: str, arguments: Json, *, id: str = "call_01", **fields: Any) -> Reply:
     """One call of a tool: its name in a first delta, its arguments in a second."""
-    function = {"name": name, "arguments": json.dumps(arguments)}
-    call: Json = {"id": id, "type": "function"}
-    deltas = (
-        {"tool_calls": [{"index": 0, **call, "function": {**function, "arguments": ""}}]},
-        {"tool_calls": [{"index": 0, "function": {"arguments": function["arguments"]}}]},
-    )
-    message = {"role": "assistant", "content": None, "tool_calls": [{**call, "function": function}]}
-    return Reply(deltas, message, "tool_calls", **fields)
+    return _calls([], [(id, name, [json.dumps(arguments)])], **fields)
+
+
+def tool_calls(*calls: tuple[str, str], text: str = "", **fields: Any) -> Reply:
+    """Calls of tools as (name, the text of the arguments), behind a text where there is one.
+
+    Each has an id of its own. The text of its arguments is sent as it is, in several deltas; none where it is empty.
+    """
+    told = [(f"call_{uuid.uuid4().hex}", name, cut(raw)) for name, raw in calls]
+    return _calls([text] if text else [], told, **fields)
 
 
 def error(
@@ -148,6 +151,20 @@ class CompletionsApi(StandIn):
 
     def not_found(self) -> Error:
         return Error(404, "Not found")
+
+
+def _calls(texts: list[str], calls: list[tuple[str, str, list[str]]], **fields: Any) -> Reply:
+    """Texts and calls, as (id, name, pieces of the arguments)."""
+    deltas: list[Json] = [{"content": text} for text in texts]
+    whole: list[Json] = []
+    for index, (id, name, pieces) in enumerate(calls):
+        call: Json = {"id": id, "type": "function"}
+        head = {"index": index, **call, "function": {"name": name, "arguments": ""}}
+        rest = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
+        deltas += [{"tool_calls": [delta]} for delta in (head, *rest)]
+        whole.append({**call, "function": {"name": name, "arguments": "".join(pieces)}})
+    message = {"role": "assistant", "content": "".join(texts) or None, "tool_calls": whole}
+    return Reply(tuple(deltas), message, **{"finish_reason": "tool_calls"} | fields)
 
 
 def _head(object: str, id: str, model: str) -> Json:

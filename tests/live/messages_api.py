@@ -14,12 +14,14 @@ about the programs that call it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.fake_claude import cut, object_of
 from tests.live.stand_in import BaseError, BaseReply, Json, StandIn, sse_data
 
 _USAGE = {"input_tokens": 11, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 7}
@@ -109,8 +111,7 @@ def text(*deltas: str, thinking: str | None = None, **fields: Any) -> Reply:
         parts = ({"type": "thinking_delta", "thinking": thinking}, {"type": "signature_delta", "signature": "c2ln"})
         blocks.append(Block(start, parts, whole))
     if deltas:
-        pieces = tuple({"type": "text_delta", "text": delta} for delta in deltas)
-        blocks.append(Block({"type": "text", "text": ""}, pieces, {"type": "text", "text": "".join(deltas)}))
+        blocks.append(_text_block(deltas))
     return Reply(tuple(blocks), **fields)
 
 
@@ -121,13 +122,32 @@ def several(*texts: str) -> Reply:
 
 def tool_use(name: str, arguments: Json, *, id: str = "toolu_01") -> Reply:
     """One call of a client tool, its input sent as a single JSON delta."""
-    start = {"type": "tool_use", "id": id, "name": name, "input": {}}
-    delta = {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
-    return Reply((Block(start, (delta,), {**start, "input": arguments}),), "tool_use")
+    return Reply((_call_block(name, [json.dumps(arguments)], id),), "tool_use")
+
+
+def tool_calls(*calls: tuple[str, str], text: str = "", **fields: Any) -> Reply:
+    """A text block, where there is text, and calls of client tools as (name, the text of the input).
+
+    Each has an id of its own. The text of an input is sent as it is, in several deltas, and none where it is empty.
+    """
+    blocks = [_text_block([text])] if text else []
+    blocks += [_call_block(name, cut(raw), f"toolu_{uuid.uuid4().hex}") for name, raw in calls]
+    return Reply(tuple(blocks), **{"stop_reason": "tool_use"} | fields)
 
 
 def error(status: int, type: str, message: str, headers: Mapping[str, str] | None = None) -> Error:
     return Error(status, type, message, headers or {})
+
+
+def _text_block(deltas: Iterable[str]) -> Block:
+    pieces = tuple({"type": "text_delta", "text": delta} for delta in deltas)
+    return Block({"type": "text", "text": ""}, pieces, {"type": "text", "text": "".join(deltas)})
+
+
+def _call_block(name: str, pieces: Iterable[str], id: str) -> Block:
+    start: Json = {"type": "tool_use", "id": id, "name": name, "input": {}}
+    deltas = tuple({"type": "input_json_delta", "partial_json": piece} for piece in pieces)
+    return Block(start, deltas, {**start, "input": object_of("".join(pieces)) or {}})
 
 
 class MessagesApi(StandIn):

@@ -14,19 +14,26 @@ from runners.providers.claude.provider import ClaudeProvider
 from runners.settings import ClaudeSettings
 from runners.testing import Received, Subject, request
 from runners.translator import Translator
-from tests.live.claude_body import our_messages, our_system
-from tests.live.messages_api import MessagesApi, Reply, text
+from tests.live.claude_body import our_messages, our_system, text_of, told
+from tests.live.messages_api import MessagesApi, Reply, text, tool_calls
 from tests.live.stand_in import Json
-from tests.subjects.on_api import HOLD, OnApi
+from tests.subjects.on_api import HOLD, OnApi, offered
 from tests.world import World
 
 FAKE_CLAUDE = Path(__file__).parents[1] / "fakes" / "fake_claude.py"
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts" / "claude"
 
 
+_TOOL_CHOICES = {"none": "none", "any": "required"}
+
+
 def received_by_api(body: dict[str, Any]) -> Received:
     """What the stand-in received, in the contract's terms."""
     thinks = body.get("thinking", {}).get("type") in ("adaptive", "enabled")
+    tools = [
+        {"name": tool["name"], "description": tool.get("description") or "", "parameters": tool["input_schema"]}
+        for tool in body.get("tools") or []
+    ]
     knobs = {
         "temperature": body.get("temperature"),
         "top_p": body.get("top_p"),
@@ -34,14 +41,49 @@ def received_by_api(body: dict[str, Any]) -> Received:
         "max_tokens": body.get("max_tokens"),
         "reasoning_effort": body.get("output_config", {}).get("effort") if thinks else None,
     }
+    knobs |= offered(tools) | _tool_choice(body.get("tool_choice") or {})
     messages = our_messages(body)
-    images = [part["source"]["data"] for m in messages for part in m["content"] if part["type"] == "image"]
-    texts = [(m["role"], "".join(part.get("text", "") for part in m["content"])) for m in messages]
-    return Received("".join(our_system(body)), texts, knobs, images)
+    blocks = [block for message in messages for block in message["content"]]
+    return Received(
+        "".join(our_system(body)),
+        [one for message in messages for one in told(message)],
+        knobs,
+        images=[image for block in blocks for image in _images(block)],
+        calls=[(use["id"], use["name"], _arguments(use["input"])) for use in blocks if use["type"] == "tool_use"],
+        results=[
+            (block["tool_use_id"], text_of(block.get("content") or ""), bool(block.get("is_error")))
+            for block in blocks
+            if block["type"] == "tool_result"
+        ],
+        tools=tools,
+    )
+
+
+def _tool_choice(choice: dict[str, Any]) -> dict[str, Any]:
+    """In our form; nothing for `auto`, which is the model's own choice."""
+    if choice.get("type") == "tool":
+        return {"tool_choice": {"name": choice["name"]}}
+    word = _TOOL_CHOICES.get(choice.get("type", ""))
+    return {"tool_choice": word} if word else {}
+
+
+def _arguments(given: dict[str, Any]) -> Any:
+    """The input of a call, or the text that the CLI keeps in its place where that is no object."""
+    unparsed = given.get("__unparsedToolInput")
+    return given if unparsed is None else unparsed["raw"]
+
+
+def _images(block: dict[str, Any]) -> list[str]:
+    """The data of an image, and of those in a tool's result."""
+    if block["type"] == "tool_result" and not isinstance(block.get("content") or "", str):
+        return [image for part in block["content"] for image in _images(part)]
+    return [block["source"]["data"]] if block["type"] == "image" else []
 
 
 class RealClaude(OnApi):
     """The real CLI against the stand-in API."""
+
+    model_usage = (11, 7)
 
     def __init__(self, world: World, binary: Path, api: MessagesApi) -> None:
         self._env = {"HOME": str(world.home), "ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": "dummy"}
@@ -57,6 +99,9 @@ class RealClaude(OnApi):
     def text(self, *pieces: str) -> Reply:
         return text(*pieces)
 
+    def calls(self, *calls: tuple[str, str], text: str) -> Reply:
+        return tool_calls(*calls, text=text)
+
     def missing(self) -> LlmProvider:
         return self._made("/nonexistent/claude")
 
@@ -66,6 +111,8 @@ class RealClaude(OnApi):
 
 class ReplayedClaude(Subject):
     """The claude provider on the fake CLI, which replays a recording and keeps what it was sent."""
+
+    model_usage = (130, 42)
 
     def __init__(self, world: World, **order: Any) -> None:
         self.log = world.root / "fake.log"
@@ -94,15 +141,19 @@ class ReplayedClaude(Subject):
         return self.received()
 
     def received(self) -> Received:
-        """What the fake was sent since the log began, as the real CLI would pass it on."""
-        body: dict[str, Any] = {"system": [], "messages": []}
-        for line in self.log.read_text(encoding="utf-8").split("\n")[:-1]:
-            sent = json.loads(line)
+        """What the newest fake was sent since the log began, as the real CLI would pass it on."""
+        body: dict[str, Any] = {}
+        for sent in self._logged():
             control = sent.get("request", {})
+            if control.get("subtype") == "initialize":
+                body = {"messages": []}
+            body.setdefault("messages", [])
             if sent["type"] in ("user", "assistant"):
                 body["messages"].append({"role": sent["type"], "content": _without_white_blocks(sent["message"])})
+            elif sent["type"] == "control_response":
+                body |= _listed(sent["response"]["response"]["mcp_response"])
             elif control["subtype"] == "initialize":
-                body["system"] += [{"type": "text", "text": prompt} for prompt in control["systemPrompt"]]
+                body["system"] = [{"type": "text", "text": prompt} for prompt in control["systemPrompt"]]
             elif control["subtype"] == "apply_flag_settings":
                 flags = control["settings"]["env"]
                 body |= json.loads(flags.get("CLAUDE_CODE_EXTRA_BODY") or "{}")
@@ -111,7 +162,15 @@ class ReplayedClaude(Subject):
                 if "CLAUDE_CODE_EFFORT_LEVEL" in flags:
                     body["thinking"] = {"type": "adaptive"}
                     body["output_config"] = {"effort": flags["CLAUDE_CODE_EFFORT_LEVEL"]}
-        return received_by_api(body)
+        if body["messages"][-1]["role"] == "assistant":
+            del body["messages"][-1]  # an answer, which its model is sent with the next message
+        return received_by_api({"system": [], **body})
+
+    def model_calls(self) -> int:
+        return sum(sent.get("is_answer", False) for sent in self._logged())
+
+    def _logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").split("\n")[:-1]]
 
     def missing(self) -> LlmProvider:
         return self.made("/nonexistent/claude")
@@ -129,6 +188,13 @@ async def real_claude(world: World, binary: Path) -> AsyncIterator[Subject]:
 @asynccontextmanager
 async def replayed_claude(world: World) -> AsyncIterator[Subject]:
     yield ReplayedClaude(world)
+
+
+def _listed(answer: dict[str, Any]) -> dict[str, Any]:
+    """The tools that the model is offered, where this is the answer that lists them."""
+    keys = {"name": "name", "description": "description", "inputSchema": "input_schema"}
+    listed = answer.get("result", {}).get("tools")
+    return {} if listed is None else {"tools": [{keys[key]: tool[key] for key in keys} for tool in listed]}
 
 
 def _without_white_blocks(message: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,10 +13,11 @@ from runners.providers.copilot.provider import CopilotProvider
 from runners.settings import CopilotModelProvider, CopilotSettings
 from runners.testing import Received, Subject, request
 from runners.translator import Translator
-from tests.live.completions_api import CompletionsApi, Reply, text
+from tests.fakes.fake_claude import object_of
+from tests.live.completions_api import CompletionsApi, Reply, text, tool_calls
 from tests.live.install import COPILOT_CACHE
 from tests.live.stand_in import Json
-from tests.subjects.on_api import HOLD, OnApi
+from tests.subjects.on_api import HOLD, OnApi, offered
 from tests.world import World
 
 FAKE_COPILOT = Path(__file__).parents[1] / "fakes" / "fake_copilot.py"
@@ -26,7 +27,8 @@ ONE_SHOT_VERSION = "GitHub Copilot CLI 1.0.70."
 
 def received_by_api(body: dict[str, Any]) -> Received:
     """What the stand-in received, in the contract's terms."""
-    system, texts, images = "", [], []
+    system, texts, images, calls = "", [], [], []
+    results: list[tuple[str, str, bool | None]] = []
     for message in body["messages"]:
         content: str | list[dict[str, Any]] = message["content"] or ""
         parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -34,14 +36,44 @@ def received_by_api(body: dict[str, Any]) -> Received:
         said = next((part["text"] for part in parts if part["type"] == "text"), "")
         if message["role"] == "system":
             system = said
-        else:
-            texts.append((message["role"], said))
+            continue
+        texts.append((message["role"], said))
+        calls += [_call(call) for call in message.get("tool_calls") or []]
+        if message["role"] == "tool":
+            results.append((message["tool_call_id"], said, None))
     knobs = {name: body.get(name) for name in ("max_tokens", "reasoning_effort", "response_format")}
-    return Received(system, texts, knobs, images)
+    functions = [tool["function"] for tool in body.get("tools") or []]
+    tools = [
+        {"name": f["name"], "description": f.get("description") or "", "parameters": f.get("parameters") or {}}
+        for f in functions
+    ]
+    knobs |= offered([tool | {"parameters": _as_given(tool["parameters"])} for tool in tools])
+    knobs |= _tool_choice(body.get("tool_choice"))
+    return Received(system, texts, knobs, images, calls, results, tools)
+
+
+def _as_given(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A schema without the empty `properties` that the CLI adds where there are none."""
+    return {word: value for word, value in parameters.items() if (word, value) != ("properties", {})}
+
+
+def _call(call: dict[str, Any]) -> tuple[str, str, Any]:
+    raw = call["function"]["arguments"]
+    arguments = object_of(raw)
+    return call["id"], call["function"]["name"], raw if arguments is None else arguments
+
+
+def _tool_choice(choice: Any) -> dict[str, Any]:
+    """In our form; nothing for `auto`, which is the model's own choice."""
+    if isinstance(choice, dict):
+        return {"tool_choice": {"name": choice["function"]["name"]}}
+    return {"tool_choice": choice} if choice in ("none", "required") else {}
 
 
 class RealCopilot(OnApi):
     """The real CLI against the stand-in API."""
+
+    model_usage = (11, 7)
 
     def __init__(self, world: World, binary: Path, api: CompletionsApi) -> None:
         self._url = api.url
@@ -60,6 +92,9 @@ class RealCopilot(OnApi):
     def text(self, *pieces: str) -> Reply:
         return text(*pieces)
 
+    def calls(self, *calls: tuple[str, str], text: str) -> Reply:
+        return tool_calls(*calls, text=text)
+
     def missing(self) -> LlmProvider:
         return self._made("/nonexistent/copilot")
 
@@ -69,6 +104,8 @@ class RealCopilot(OnApi):
 
 class ReplayedCopilot(Subject):
     """The copilot provider on the fake CLI, which replays a recording and keeps what it was sent."""
+
+    model_usage = (123, 45)
 
     def __init__(self, world: World, **order: Any) -> None:
         self.log = world.root / "fake.log"
@@ -95,7 +132,13 @@ class ReplayedCopilot(Subject):
 
     async def deliver(self, request: ChatRequest) -> Received:
         await self.provider.complete(request)
+        return self.received()
+
+    def received(self) -> Received:
         return received_by_api(self.logged("api")[-1])
+
+    def model_calls(self) -> int:
+        return len(self.logged("api"))
 
     def logged(self, what: str) -> list[Any]:
         """What the fake noted under a name: `argv`, `received` or `api`."""

@@ -18,6 +18,7 @@ from runners.providers.ollama.provider import OllamaProvider
 from runners.settings import OllamaSettings
 from runners.testing import Received, Subject, request
 from runners.translator import Translator
+from tests.subjects.on_api import offered
 from tests.world import World
 
 HOLD = "[hold]"
@@ -40,6 +41,8 @@ def free_port() -> int:
 
 class FakeOllama(Subject):
     """The runner on the stand-in. `order` is told to the stand-in, see `fake_ollama`."""
+
+    is_free_in_arguments = False
 
     def __init__(self, world: World, *, host: str | None = None, **order: Any) -> None:
         self.log = world.root / "ollama.log"
@@ -66,7 +69,13 @@ class FakeOllama(Subject):
 
     async def deliver(self, request: ChatRequest) -> Received:
         await self.provider.complete(request)
+        return self.received()
+
+    def received(self) -> Received:
         return received(self.chats()[-1])
+
+    def model_calls(self) -> int:
+        return len(self.chats())
 
     def chats(self) -> list[dict[str, Any]]:
         """The bodies of the chats that the stand-in received."""
@@ -92,10 +101,22 @@ def received(body: dict[str, Any]) -> Received:
         "reasoning_effort": body.get("think"),
         "response_format": shape and {"type": "json_schema", "json_schema": {"name": "n", "schema": shape}},
     }
+    tools = [
+        {"name": f["name"], "description": f.get("description") or "", "parameters": f.get("parameters") or {}}
+        for f in (tool["function"] for tool in body.get("tools") or [])
+    ]
     system = "".join(message["content"] for message in body["messages"] if message["role"] == "system")
     said = [message for message in body["messages"] if message["role"] != "system"]
-    images = [image for message in said for image in message.get("images", [])]
-    return Received(system, [(message["role"], message["content"]) for message in said], knobs, images)
+    calls = [call for message in said for call in message.get("tool_calls") or []]
+    return Received(
+        system,
+        [(message["role"], message["content"]) for message in said],
+        knobs | offered(tools),
+        images=[image for message in said for image in message.get("images", [])],
+        calls=[(call.get("id", ""), call["function"]["name"], call["function"]["arguments"]) for call in calls],
+        results=[(m.get("tool_call_id", ""), m["content"], None) for m in said if m["role"] == "tool"],
+        tools=tools,
+    )
 
 
 @asynccontextmanager

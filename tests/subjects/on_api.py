@@ -1,13 +1,29 @@
-"""What the real CLIs put to the contract share: a stand-in API that answers with the text that it was sent."""
+"""What the real CLIs put to the contract share: a stand-in API that answers with the text or calls it was sent."""
 
+import itertools
 from abc import abstractmethod
+from typing import Any
 
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.testing import Received, Subject, request
+from runners.testing.contract import called_by
 from tests.live.stand_in import BaseReply, Json, StandIn
 
 HOLD = "[hold]"
+
+
+def asked_by(messages: list[tuple[str, str]]) -> str:
+    """The text that is to be answered: of several results of tools the last one that asks for calls, else the last."""
+    results = [text for _, text in itertools.takewhile(lambda message: message[0] == "tool", reversed(messages))]
+    texts = results or [messages[-1][1]]
+    return next((text for text in texts if called_by(text)), texts[0])
+
+
+def offered(tools: list[dict[str, Any]]) -> dict[str, Any]:
+    """Tools that were received as the knob `tools`: as a client defines them, that is without empty descriptions."""
+    reduced = [{key: value for key, value in tool.items() if key != "description" or value} for tool in tools]
+    return {"tools": reduced} if reduced else {}
 
 
 class OnApi(Subject):
@@ -27,8 +43,15 @@ class OnApi(Subject):
     def text(self, *pieces: str) -> BaseReply:
         """An answer of these pieces."""
 
+    @abstractmethod
+    def calls(self, *calls: tuple[str, str], text: str) -> BaseReply:
+        """An answer of a text, if any, and calls as (name, the text of the arguments)."""
+
     def _answer(self, body: Json) -> BaseReply:
-        asked = self.read(body).messages[-1][1]
+        asked = asked_by(self.read(body).messages)
+        if (called := called_by(asked)) is not None:
+            text, calls = called
+            return self.calls(*calls, text=text)
         if HOLD in asked:
             return self.held()
         # A CLI that is not exact puts a date before the text, and takes white space from its end.
@@ -49,4 +72,10 @@ class OnApi(Subject):
 
     async def deliver(self, request: ChatRequest) -> Received:
         await self.provider.complete(request)
+        return self.received()
+
+    def received(self) -> Received:
         return self.read(self._api.requests[-1].body)
+
+    def model_calls(self) -> int:
+        return len(self._api.requests)

@@ -75,12 +75,14 @@ def passes_unchanged(result: ChatMessage) -> bool:
     """Whether the model is told this result as it is, when it comes as the answer to an open call.
 
     The CLI puts words of its own in the place of an empty one, a file in that of a long one, and of an error it takes
-    the text alone.
+    the text alone, without white space around it.
     """
     is_short = len(json.dumps(_content(result), ensure_ascii=False)) < _RESULT_CHARACTERS
     has_image = any(isinstance(part, ImagePart) for part in result.parts)
-    has_text = result.text.strip(WHITE_SPACE) != ""
-    return is_short and (has_text if not has_image else not result.is_error)
+    text = result.text.strip(WHITE_SPACE)
+    if result.is_error:
+        return is_short and not has_image and text == result.text != ""
+    return is_short and (has_image or text != "")
 
 
 def _content(result: ChatMessage) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runners.errors import ConfigError, ContextOverflowError, ProtocolError
+from runners.errors import ConfigError, ContextOverflowError, ProtocolError, RequestCancelledError
 from runners.messages import ChatMessage, TextPart
 from runners.providers.copilot.inbox import Inbox
 from runners.providers.copilot.seed import attachments, mended, seed
@@ -77,6 +77,7 @@ class CliSession:
         self._is_leaving = asyncio.Event()
         self._told = self._size = 0
         self._prompt: str | None = None
+        self._last: dict[str, Any] = {}
         server.sessions[self.id] = self
 
     @property
@@ -84,13 +85,19 @@ class CliSession:
         """Whether the CLI is in a turn, or on its way into one."""
         return (self._saying is not None and not self._saying.done()) or not self.inbox.is_idle.is_set()
 
-    def continues(self, before: Sequence[ChatMessage], new: Sequence[ChatMessage], settings: dict[str, Any]) -> bool:
+    def continues(
+        self,
+        before: Sequence[ChatMessage],
+        new: Sequence[ChatMessage],
+        settings: dict[str, Any],
+        last: dict[str, Any],
+    ) -> bool:
         """Whether `new` can be said here: the session holds exactly `before`, and takes one message of a user's.
 
-        One that is parked takes the results that it waits for. For a session whose turns have all ended well. One
-        answer may not have reached the conversation all the same.
+        One that is parked takes the results that it waits for, and goes on with the `last` parameters that it had. For
+        a session whose turns have all ended well. One answer may not have reached the conversation all the same.
         """
-        is_fit = self.is_parked or (len(new) == 1 and new[0].role == "user")
+        is_fit = last == self._last if self.is_parked else len(new) == 1 and new[0].role == "user"
         return is_fit and not self.is_spent and len(before) == self._told + 1 and settings == self._settings
 
     def rest(self, *, awaits_results: bool) -> None:
@@ -103,6 +110,7 @@ class CliSession:
 
         `last` are parameters for this one answer.
         """
+        self._last = last
         self._saying = asyncio.create_task(self._say(conversation, last), name=f"copilot-say-{self.id}")
         # A turn that was given up may have nobody who waits for it: then its failure is no bug.
         self._saying.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -208,11 +216,10 @@ class CliSession:
         if self._saying is None:
             return False
         if self._is_giving:
-            self._saying.cancel()  # it may wait for a call that the CLI never asks for
-            await asyncio.wait([self._saying])
-            return True
+            # It may wait for a call that the CLI never asks for.
+            self.inbox.fail(RequestCancelledError("interrupted before the answer began"))
         await asyncio.wait([self._saying])
-        return self._saying.exception() is None and self._saying.result()
+        return self._is_giving or (self._saying.exception() is None and self._saying.result())
 
     def remove(self) -> None:
         """Removes its directory."""
@@ -221,4 +228,4 @@ class CliSession:
 
 def _size(message: ChatMessage) -> int:
     parts = sum(len(json.dumps(part.text)) if isinstance(part, TextPart) else len(part.data) for part in message.parts)
-    return parts + sum(len(json.dumps(call.arguments)) for call in message.tool_calls)
+    return parts + sum(len(call.arguments_raw or json.dumps(call.arguments)) for call in message.tool_calls)

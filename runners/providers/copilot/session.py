@@ -43,7 +43,7 @@ class CopilotSession(TranscriptSession):
         self._max_prompt_tokens = max_prompt_tokens
         self._options = SessionOptions()
         self._names = names_of(())
-        self._last: CopilotTranslator | None = None
+        self._last = CopilotTranslator(provider.name, self.model)
         self._cli: CliSession | None = None
         self._inbox = Inbox()
         self._farewells: set[asyncio.Task[None]] = set()
@@ -67,7 +67,7 @@ class CopilotSession(TranscriptSession):
 
     def translator(self) -> CopilotTranslator:
         # The CLI counts on where it goes on with a turn.
-        before = self._last.size_bytes if self.awaits and self._last is not None else 0
+        before = self._last.size_bytes if self.awaits else 0
         self._last = CopilotTranslator(
             self.provider.name,
             self.model,
@@ -85,8 +85,9 @@ class CopilotSession(TranscriptSession):
         shape = sampling.response_format.wrapped if sampling.response_format else None
         last = {} if shape is None else {"responseFormat": {"type": "json_schema", "jsonSchema": shape}}
         new = messages[len(self.transcript) :]
-        self.resent = self._cli is None or not self._cli.continues(self.transcript, new, settings)
+        self.resent = self._cli is None or not self._cli.continues(self.transcript, new, settings, last)
         if self._cli is None or self.resent:
+            self._last.size_bytes = 0
             self._part(abort=False)
             self._cli = CliSession(self.server, self.provider.temporary("conversations"), settings, self._names)
         self._inbox = self._cli.inbox

@@ -1,6 +1,7 @@
 """A conversation with an Ollama server: one HTTP request for each turn, which carries all of it."""
 
 import asyncio
+import io
 import uuid
 from collections import deque
 from typing import Any
@@ -55,7 +56,7 @@ class OllamaSession(TranscriptSession):
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
         self._framer, self._lines, self._is_interrupted, self._response = LineFramer(), deque(), False, None
         # The status comes with the first token: the whole time of loading the model and reading the prompt is here.
-        asked = self._http.post(f"{self._url}/api/chat", data=dump_json(self._body(messages, sampling)))
+        asked = self._http.post(f"{self._url}/api/chat", data=io.BytesIO(dump_json(self._body(messages, sampling))))
         self._asking = asyncio.ensure_future(asked)
         try:
             self._response = response = await deadlines.wait(self._asking)
