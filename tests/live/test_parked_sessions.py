@@ -134,6 +134,26 @@ async def test_a_result_that_is_missing_is_a_clear_error_and_the_session_waits_o
     assert told(lab, ("18 degrees", None), ("19 degrees", None))
 
 
+@pytest.mark.parametrize(
+    ("text", "is_error"), [("", False), ("no such city\n", True), ("", True), ("18 \u00b0C\n" * 75_000, False)]
+)
+async def test_a_result_that_the_cli_would_change_is_told_as_it_is_by_another(
+    lab: ToolLab, text: str, is_error: bool
+) -> None:
+    asked = await lab.chat(ASKED)
+    whole = going_on(ASKED, asked, "18 degrees", text)
+    whole[-1]["is_error"] = is_error
+    answer = await lab.chat(whole)
+    assert answer.result["content"] == (text or "ok")
+    ids = [call["id"] for call in asked.result["tool_calls"]]
+    told_of = dict(zip((call[0] for call in lab.received().calls), ids, strict=True))
+    results = {told_of[call_id]: (said, failed) for call_id, said, failed in lab.received().results}
+    assert results[ids[0]][0] == "18 degrees"
+    assert results[ids[1]] in [(text, is_error), (text, None)]
+    await lab.lab.no_cli_is_left()
+    assert lab.model_calls == 2
+
+
 async def test_twenty_that_wait_at_once_go_on_in_any_order_and_none_is_mixed(lab: ToolLab) -> None:
     asked = [user(calling(("get_weather", {"city": f"city {n}"}), text=f"number {n}")) for n in range(20)]
     wire = lab.lab.wire

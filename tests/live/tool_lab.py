@@ -55,7 +55,7 @@ class ToolLab:
     def _answer(self, body: Json) -> BaseReply:
         asked = asked_by(self._api.read(body).messages)
         called = called_by(asked)
-        return self._api.text(asked) if called is None else self._api.calls(*called[1], text=called[0])
+        return self._api.text(asked or "ok") if called is None else self._api.calls(*called[1], text=called[0])
 
     async def chat(self, messages: list[Json], **params: Any) -> Answer:
         """A whole chat, which has a tool."""
