@@ -121,6 +121,13 @@ async def test_a_conversation_that_goes_on_without_its_results_is_right_and_leav
     assert lab.model_calls == 2
 
 
+async def test_a_reload_that_does_not_change_its_runner_leaves_it_waiting(lab: ToolLab) -> None:
+    asked = await lab.chat(ASKED)
+    assert "error" not in await lab.lab.wire.call("reload")
+    assert await states(lab) == ["parked"]
+    assert (await lab.chat(going_on(ASKED, asked, "18 degrees", "19 degrees"))).result["served"] == "resumed"
+
+
 async def test_a_result_that_is_missing_is_a_clear_error_and_the_session_waits_on(lab: ToolLab) -> None:
     asked = await lab.chat(ASKED)
     whole = going_on(ASKED, asked, "18 degrees", "19 degrees")
@@ -173,6 +180,24 @@ async def test_twenty_that_wait_at_once_go_on_in_any_order_and_none_is_mixed(lab
     assert sorted((one.calls[0][2]["city"], one.results[0][1]) for one in sent) == sorted(
         (f"city {n}", f"result {n}") for n in range(20)
     )
+
+
+async def test_arguments_come_as_the_model_writes_them(lab: ToolLab) -> None:
+    may_go_on = asyncio.Event()
+    lab.script(("get_weather", '{"city": "Paris, Texas"}'), pause=may_go_on, pause_after=3)
+    chat = await lab.lab.begin(user("weather?"), tools=[WEATHER])
+    shown: list[Json] = []
+    while not shown or shown[-1]["type"] != "tool_request_arg":
+        shown.append((await lab.lab.wire.read())["params"]["chunk"])
+    may_go_on.set()
+    rest = await lab.lab.rest(chat)
+    pieces = [chunk["chunk"] for chunk in [*shown, *rest.chunks] if chunk["type"] == "tool_request_arg"]
+    assert "".join(pieces) == '{"city": "Paris, Texas"}'
+    [call] = rest.result["tool_calls"]
+    assert (call["name"], call["arguments"]) == ("get_weather", {"city": "Paris, Texas"})
+    asked = [*user("weather?"), {"role": "assistant", **rest.result}]
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "18 degrees"}
+    assert (await lab.chat([*asked, result])).result["content"] == "18 degrees"
 
 
 async def test_each_answer_costs_its_own_model_calls(lab: ToolLab) -> None:

@@ -57,6 +57,10 @@ class ToolLab:
         called = called_by(asked)
         return self._api.text(asked or "ok") if called is None else self._api.calls(*called[1], text=called[0])
 
+    def script(self, *calls: tuple[str, str], **fields: Any) -> None:
+        """What the model answers next: calls as (name, the text of the arguments), see BaseReply for `fields`."""
+        self.lab.api.script(self._api.calls(*calls, **fields))
+
     async def chat(self, messages: list[Json], **params: Any) -> Answer:
         """A whole chat, which has a tool."""
         return await self.lab.chat(messages, tools=[WEATHER], **params)
