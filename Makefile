@@ -21,7 +21,7 @@ chat: .venv/runtime
 	}
 
 test: clis
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/development
 	$(BIN)/ruff check

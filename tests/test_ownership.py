@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,8 @@ class Marked:
         env = self.world.env if mark is None else {**self.world.env, ownership.VARIABLE: mark}
         process = subprocess.Popen([sys.executable, "-IS", "-c", program], env=env)
         self.started.append(process)
+        while not psutil.Process(process.pid).environ():
+            time.sleep(0.001)  # right behind its start it has none that others can read
         return process.pid
 
     def living(self) -> set[int]:

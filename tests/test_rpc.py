@@ -184,8 +184,8 @@ async def test_runners_tells_what_each_can_do(wire: Wire) -> None:
     capabilities = echo["capabilities"]
     assert (capabilities["streaming"], capabilities["tools"], capabilities["history"]) == (True, False, "native")
     design = (
-        "streaming reasoning tools parallel_tools system_prompt history images response_format temperature top_p stop "
-        "max_tokens reasoning_effort interrupt usage exact_text sessions_per_process"
+        "streaming reasoning tools parallel_tools tool_choice system_prompt history images response_format temperature "
+        "top_p stop max_tokens reasoning_effort interrupt usage exact_text sessions_per_process"
     )
     assert list(capabilities) == design.split()
 

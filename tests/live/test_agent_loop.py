@@ -73,7 +73,8 @@ async def test_the_loop_runs_as_it_stands_over_every_runner_that_has_tools(
         async with asyncio.timeout(END_S * 2):
             stdout, stderr = await process.communicate()
     assert (process.returncode, stderr.decode()) == (0, "")
-    assert stdout.decode() == f"Let me see. {SUNNY}Rööm\n"
+    # The model repeats the result that comes last, and claude 2.1.197 hands them on as they come to an end.
+    assert stdout.decode() in [f"Let me see. {SUNNY}{city}\n" for city in ("Paris", "Rööm")]
     first, second = model.received
     assert first.messages == [("user", QUESTION)]
     assert [tool["name"] for tool in first.tools] == [tool["name"] for tool in second.tools] == ["get_weather"]

@@ -116,6 +116,7 @@ async def test_a_tool_result_may_be_the_newest_message(lab: Lab) -> None:
     assert len(lab.api.requests) == 1
 
 
+LOOK = {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {"at": {}}}}
 WRAPPED = {"name": "count", "schema": SCHEMA, "strict": True}
 KNOBS: dict[str, tuple[Any, Json]] = {
     "reasoning_effort": ("high", {"reasoning_effort": "high"}),
@@ -142,9 +143,9 @@ KNOBS: dict[str, tuple[Any, Json]] = {
             }
         },
     ),
-    "tools": ([{"name": "look", "parameters": {"type": "object"}}], {"tools": [{"type": "function"}]}),
+    "tools": ([LOOK], {"tools": [{"type": "function", "function": LOOK}]}),
 }
-ARRIVE = {"reasoning_effort", "response_format", "max_tokens"}
+ARRIVE = {"reasoning_effort", "response_format", "max_tokens", "tools"}
 
 
 @pytest.mark.parametrize("case", KNOBS)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -232,9 +233,16 @@ async def test_a_daemon_that_ends_leaves_nothing_that_waits(
         assert lab.model_calls == 1 or (number, name) == (signal.SIGKILL, "claude")
 
 
+def is_daemon(process: psutil.Process) -> bool:
+    try:
+        return "runnerd" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return True  # it has gone meanwhile, whatever it was
+
+
 async def gone(lab: ToolLab) -> None:
     async def are() -> bool:
-        return not [process for process in lab.lab.world.processes() if "runnerd" not in process.cmdline()]
+        return not [process for process in lab.lab.world.processes() if not is_daemon(process)]
 
     await until(are)
 
