@@ -35,6 +35,17 @@ def parted(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], Sequ
     return messages[:new], messages[new:]
 
 
+def _plain(value: Any) -> Any:
+    """A JSON value in which 1.0 is 1, as it is for clients that have one kind of numbers."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
 def _content(message: ChatMessage) -> list[Any]:
     parts: list[Any] = []
     for part in message.parts:
@@ -48,5 +59,5 @@ def _content(message: ChatMessage) -> list[Any]:
         parts[-1] = parts[-1].rstrip()
     # Without its end an empty text is none.
     parts = [part for part in parts if part != ""]
-    calls = [[call.id, call.name, call.arguments, call.arguments_raw] for call in message.tool_calls]
+    calls = [[call.id, call.name, _plain(call.arguments), call.arguments_raw] for call in message.tool_calls]
     return [message.role, parts, calls, message.tool_call_id, message.is_error]

@@ -64,7 +64,7 @@ class Registry:
                 raise ModelNotFoundError("the request names no model, and no runner may be a default")
             reference = self.default or self.eligible[0].name
         reference = self._aliases.get(reference, reference)
-        if reference == ALLOY and self._alloy:
+        if self.is_alloy(reference):
             reference = next(self._by_turns)
             reference = self._aliases.get(reference, reference)
         name, _, model = reference.partition(":")
@@ -74,6 +74,11 @@ class Registry:
             if runner.offers(reference):
                 return Route(runner, reference)
         raise ModelNotFoundError(f"nobody serves the model {reference!r}", hint=self._nearest(reference))
+
+    def is_alloy(self, reference: str | None) -> bool:
+        """Whether it means those that answer by turns."""
+        reference = reference or self.default or ""
+        return bool(self._alloy) and self._aliases.get(reference, reference) == ALLOY
 
     def fallbacks(self, first: Route) -> list[Route]:
         """Who is asked in turn when `first` cannot answer: of the configured ones all other runners."""
@@ -85,8 +90,7 @@ class Registry:
         """Who may answer a request that names no model, where that is configured: more than one is an alloy."""
         if self.default is None:
             return []
-        is_alloy = bool(self._alloy) and self._aliases.get(self.default, self.default) == ALLOY
-        return self.alloy if is_alloy else [self.resolve(self.default)]
+        return self.alloy if self.is_alloy(self.default) else [self.resolve(self.default)]
 
     @property
     def alloy(self) -> list[Route]:

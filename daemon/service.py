@@ -11,6 +11,7 @@ import psutil
 from daemon import __version__
 from daemon.chat import Chat
 from daemon.config import ALLOY
+from daemon.conversation import parted
 from daemon.memory import sizes_bytes
 from daemon.registry import Registry, Route
 from daemon.supervisor import Supervisor
@@ -41,13 +42,26 @@ class Service:
             raise RequestCancelledError(
                 "the daemon is shutting down", hint="start it again: runnerd serve", retryable=True
             )
-        first = await self._resolved(request.model)
+        first = self._who_waits_for(request) or await self._resolved(request.model)
         # Who is strict wants nobody else's answer.
         routes = [first, *([] if request.strict else self._registry.fallbacks(first))]
         return self._answer(request, routes, client)
 
     def _answer(self, request: ChatRequest, routes: list[Route], client: str) -> ChatStream:
         return ChatStream(Chat(request, self._supervisor, client).answer(iter(routes)), runner=routes[0].runner.name)
+
+    def _who_waits_for(self, request: ChatRequest) -> Route | None:
+        """Of those that answer by turns the one whose session waits for this request's results: its turn goes on."""
+        if not self._registry.is_alloy(request.model):
+            return None
+        _, new = parted(request.conversation)
+        results = {message.tool_call_id for message in new}
+        for route in self._registry.alloy:
+            model = route.model or route.runner.default_model
+            workers = [worker for worker in self._supervisor.pool(route.runner).workers if worker.model == model]
+            if any(worker.state == "parked" and worker.awaits <= results for worker in workers):
+                return route
+        return None
 
     async def _resolved(self, reference: str | None) -> Route:
         if reference is None and self._registry.default is None:

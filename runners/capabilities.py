@@ -59,8 +59,10 @@ def _match_results(messages: Sequence[ChatMessage]) -> None:
     Results stand right behind the message with their calls, in any order.
     """
     open_calls: list[str] = []
+    last = ""
     called: set[str | None] = set()
     for index, message in enumerate(messages):
+        last = last if message.role in ("system", "error") else message.role
         if message.role == "tool" and message.tool_call_id in open_calls:
             open_calls.remove(message.tool_call_id)
         elif message.role == "tool":
@@ -72,7 +74,7 @@ def _match_results(messages: Sequence[ChatMessage]) -> None:
             called.update(open_calls)
             if len(set(open_calls)) < len(open_calls):
                 raise ValueError(f"messages[{index}].tool_calls: two of them have the same id")
-    if open_calls and messages[-1].role == "tool":
+    if open_calls and last == "tool":
         raise ValueError(f"messages: no result for tool call {open_calls[0]!r}; each call of a message needs one")
 
 

@@ -3,11 +3,13 @@
 Owns how arguments are read and checked, the same for every runner: nothing is mended. Pure, no I/O.
 """
 
-import re
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+import jsonschema_rs
 
 from runners.stream import (
     ChatChunk,
@@ -47,8 +49,15 @@ class ToolCalls:
 
     @property
     def are_all_ours(self) -> bool:
-        """Whether every call is one that a CLI can ask its host for: of a tool that was offered, with an object."""
-        return all(call.name in self._schemas and call.arguments_raw is None for call in self.made)
+        """Whether every call is one that a CLI can ask its host for.
+
+        That is one of a tool that was offered, with an object of whole characters, and an id of its own.
+        """
+        ids = {call.id for call in self.made}
+        return len(ids) == len(self.made) and all(
+            call.name in self._schemas and call.arguments_raw is None and not _has_halves(call.arguments)
+            for call in self.made
+        )
 
     def begin(self, call_id: str, name: str) -> Iterator[ChatChunk]:
         """The model calls the tool of this name, which is the client's."""
@@ -108,23 +117,27 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _misfit(arguments: dict[str, Any], schema: dict[str, Any]) -> str | None:
-    """Where arguments do not fit their schema; ValueError for a schema that is none."""
-    # Only once a model calls a tool: it takes a tenth of a second.
-    from jsonschema import SchemaError
-    from jsonschema.exceptions import best_match
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
+    """Where arguments do not fit their schema; ValueError for a schema that is none.
 
-    dialect = schema if isinstance(schema.get("$schema"), str) else {}
-    validator = validator_for(dialect, default=Draft202012Validator)
+    By a library whose time is bounded for any schema, and which asks nobody for what a schema refers to elsewhere.
+    """
     try:
-        validator.check_schema(schema)
-        # With a registry of its own it fetches nothing: a reference elsewhere would be looked up on the network.
-        misfit = best_match(validator(schema, registry=Registry()).iter_errors(arguments))
-    except (SchemaError, Unresolvable, re.error, RecursionError) as error:
+        validator = jsonschema_rs.validator_for(schema, offline=True)
+    except ValueError as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"its schema cannot be used: {why:.{_MISFIT_CHARACTERS}}") from error
-    if misfit is None:
-        return None
-    return f"does not fit the schema at {misfit.json_path}: {misfit.message:.{_MISFIT_CHARACTERS}}"
+    try:
+        validator.validate(arguments)
+    except jsonschema_rs.ValidationError as misfit:
+        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in misfit.instance_path)
+        return f"does not fit the schema at ${place}: {misfit.message:.{_MISFIT_CHARACTERS}}"
+    return None
+
+
+def _has_halves(arguments: dict[str, Any]) -> bool:
+    """Whether a text in it has lone surrogates, which are no characters: a CLI loses them, or the whole call."""
+    try:
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -12,7 +12,7 @@ from daemon.service import Service
 from daemon.supervisor import Supervisor
 from runners.errors import RunnerError
 from runners.messages import ChatRequest
-from runners.provider import Session
+from runners.provider import LlmProvider, Session
 from runners.settings import BreakerSettings, RetrySettings, RunnerSettings, Timeouts
 from runners.stream import ChatChunk, Retrying, Text, Warn
 from runners.testing import ScriptedProvider, request
@@ -50,7 +50,7 @@ class Scripted(ScriptedProvider):
 class Routed:
     """Runners `a`, `b`, ... in a service; `fallback`, `alloy` and `default` as in runners.yaml."""
 
-    def __init__(self, directory: Path, *, top: str = "", **runners: Scripted) -> None:
+    def __init__(self, directory: Path, *, top: str = "", **runners: LlmProvider) -> None:
         path = directory / "runners.yaml"
         kinds = "".join(f"  {name}: {{kind: claude}}\n" for name in runners)
         path.write_text(f"{top}\nrunners:\n{kinds}")

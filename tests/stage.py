@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from runners.capabilities import Capabilities
 from runners.errors import NotAuthenticatedError, RunnerError, VendorError
@@ -20,8 +21,8 @@ class Stage(LlmProvider):
 
     `may_open`, `may_close` and `may_end` hold up what they say; `fails_to_open` and `fails_to_prepare` are what comes
     of it the next times. `outlives` is whether a turn that was cancelled or failed leaves its session idle, with its
-    old conversation, `takes_results` whether a parked session takes what it waits for. So many sessions as
-    `dies_at_birth` says have lost their CLI when they are open. `pids` are those of their processes.
+    old conversation, `takes_results` whether a parked session takes what it waits for; a call has these `arguments`. So
+    many sessions as `dies_at_birth` says have lost their CLI when they are open. `pids` are those of their processes.
     """
 
     kind = "stage"
@@ -40,6 +41,7 @@ class Stage(LlmProvider):
         self.fails_to_prepare: list[RunnerError] = []
         self.outlives = False
         self.takes_results = True
+        self.arguments: dict[str, Any] = {"city": "Paris"}
         self.dies_at_birth = 0
         self.opening = asyncio.Event()
         self._sessions_per_process = sessions_per_process
@@ -132,7 +134,7 @@ class Actor(Session):
             yield Text(text)
             if text == "call":
                 yield ToolRequestStart("c1", "weather")
-                yield ToolRequestComplete(ToolCall(id="c1", name="weather", arguments={"city": "Paris"}))
+                yield ToolRequestComplete(ToolCall(id="c1", name="weather", arguments=self._stage.arguments))
             yield UsageReport(Usage())
             self.state = "parked" if text == "call" else "idle"
             self.awaits = frozenset({"c1"}) if text == "call" else frozenset()

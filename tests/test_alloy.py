@@ -8,10 +8,12 @@ import pytest
 
 from daemon.config import load_config
 from runners.errors import ConfigError, OverloadedError
-from runners.messages import ModelInfo
-from runners.stream import Start
+from runners.messages import ChatRequest, ModelInfo
+from runners.provider import LlmProvider
+from runners.stream import Start, fold
 from tests.routing import Routed, Scripted, settings
-from tests.world import Wire, World, user
+from tests.stage import Stage
+from tests.world import Wire, World, assistant, user
 
 House = Callable[..., Routed]
 
@@ -29,7 +31,7 @@ class Windowed(Scripted):
 async def house(tmp_path: Path, no_leaks: None) -> AsyncIterator[House]:
     made: list[Routed] = []
 
-    def make(top: str, **runners: Scripted) -> Routed:
+    def make(top: str, **runners: LlmProvider) -> Routed:
         made.append(Routed(tmp_path, top=top, **runners))
         return made[-1]
 
@@ -135,3 +137,23 @@ def test_a_runner_called_alloy_beside_an_alloy_is_a_mistake(tmp_path: Path) -> N
     path.write_text("alloy: [alloy]\nrunners:\n  alloy: {kind: claude}\n")
     with pytest.raises(ConfigError, match=r":3: runners\.alloy: with an alloy this name means the alloy"):
         load_config(path)
+
+
+async def test_the_results_of_tools_go_to_the_member_whose_turn_waits_for_them(house: House) -> None:
+    routed = house("alloy: [a, b]", a=Stage("a", warm=0), b=Stage("b", warm=0))
+
+    async def asked(messages: list[dict[str, Any]]) -> tuple[str, str]:
+        request = ChatRequest.model_validate({"model": "alloy", "messages": messages})
+        answer = await fold(await routed.service.chat(request))
+        return answer.runner, answer.served
+
+    calling = {"id": "c1", "name": "weather", "arguments": {"city": "Paris"}}
+    rounds = user("call")
+    assert (await asked(rounds))[0] == "a"
+    for _ in range(3):
+        rounds = [*rounds, assistant("re: call", tool_calls=[calling])]
+        rounds.append({"role": "tool", "tool_call_id": "c1", "content": "call"})
+        assert await asked(rounds) == ("a", "resumed")
+    # Nobody has lost a turn by that.
+    assert (await asked(user("Hi")))[0] == "b"
+    assert (await asked(user("Hi again")))[0] == "a"

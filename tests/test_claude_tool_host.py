@@ -80,6 +80,10 @@ def test_errors_and_images_are_told_as_such(host: ToolHost) -> None:
         {"type": "text", "text": "see"},
         {"type": "image", "data": png(2), "mimeType": "image/png"},
     ]
+    # Its vendor takes no block of white space.
+    host.asked(call("c3"))
+    [answer] = host.given([result("c3", [{"type": "text", "text": part} for part in ("a", "\n", "", "b")])])
+    assert told(answer)["result"]["content"] == [{"type": "text", "text": "a\nb"}]
 
 
 IMAGE = {"type": "image", "media_type": "image/png", "data": png(2)}
@@ -97,6 +101,9 @@ IMAGE = {"type": "image", "media_type": "image/png", "data": png(2)}
         (" \n", False, False),
         ("", True, False),
         ("x" * 500_000, False, False),
+        ("\U0001f600" * 250_000, False, False),  # each counts twice
+        ("x" * 9_000, True, True),
+        ("x" * 10_000, True, False),
         ("\n" * 250_000 + "x", False, False),
         ([IMAGE, {"type": "text", "text": "x"}], True, False),
         ("no such city\n", True, False),

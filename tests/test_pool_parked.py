@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runners.errors import InvalidRequestError, VendorError
+from runners.errors import InvalidRequestError, NotAuthenticatedError, VendorError
 from runners.messages import NO_RESULT
 from tests.theatre import Open, Theatre
 from tests.world import assistant, user
@@ -85,7 +85,10 @@ async def test_results_that_it_would_not_be_told_as_they_are_go_to_another(theat
     await t.settled("idle")
 
 
-@pytest.mark.parametrize("unfit", [[], [result("18 degrees"), result("19")], [result("18 degrees", "c2")]])
+LATER = [{"role": "error", "content": "it crashed"}, {"role": "system", "content": "Be brief."}]
+
+
+@pytest.mark.parametrize("unfit", [[], LATER, [result("18 degrees"), result("19")], [result("18 degrees", "c2")]])
 async def test_results_out_of_place_are_refused_and_it_waits_on(theatre: Open, unfit: list[dict[str, Any]]) -> None:
     t = await parked(theatre)
     with pytest.raises(InvalidRequestError, match="messages"):
@@ -117,6 +120,40 @@ async def test_a_session_that_outlives_a_turn_that_was_cancelled_behind_them_is_
     assert t.states == ["idle"]
     assert await t.served(RESULT) == "continued"
     assert t.stage.told == [[["call"], ["hold"], ["18 degrees"]]]
+
+
+@pytest.mark.parametrize("behind", [[], LATER])
+async def test_a_result_that_is_missing_is_missed_whatever_stands_behind_the_others(
+    theatre: Open, behind: list[dict[str, Any]]
+) -> None:
+    t = theatre()
+    called = assistant("", tool_calls=[{"id": "c1", "name": "weather"}, {"id": "c2", "name": "weather"}])
+    with pytest.raises(InvalidRequestError, match="no result for tool call 'c2'"):
+        await t.chat([*CALL, called, result("18"), *behind])
+    assert (await t.chat([*CALL, called, result("18"), result("19", "c2"), *behind])).content == "re: 19"
+
+
+async def test_of_two_requests_that_bring_its_results_at_once_one_is_told_anew(theatre: Open) -> None:
+    t = await parked(theatre)
+    answers = await asyncio.gather(t.chat(RESULT), t.chat(RESULT))
+    assert sorted(answer.served for answer in answers) == ["cold", "resumed"]
+    assert t.stage.told == [[["call"], ["18 degrees"]], [["call", "re: call", "18 degrees"]]]
+
+
+async def test_it_ends_where_another_chat_finds_no_login(theatre: Open) -> None:
+    t = await parked(theatre)
+    with pytest.raises(NotAuthenticatedError):
+        await t.chat(user("login"))
+    await t.settled()
+    assert await t.served(RESULT) == "cold"
+
+
+async def test_numbers_come_back_as_its_client_writes_them(theatre: Open) -> None:
+    t = await parked(theatre)
+    t.stage.arguments = {"days": 1.0, "of": [{"n": 2.0}, 0.5]}
+    await t.chat(user("call"))
+    calls = [{"id": "c1", "name": "weather", "arguments": {"days": 1, "of": [{"n": 2}, 0.5]}}]
+    assert await t.served([*CALL, assistant("re: call", tool_calls=calls), result("18")]) == "resumed"
 
 
 async def test_it_ends_with_its_runner(theatre: Open) -> None:

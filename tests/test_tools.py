@@ -1,5 +1,7 @@
 """The client's tools: what may be offered, what vendors call them, and how a model's calls are read."""
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -137,6 +139,24 @@ def test_integers_of_any_length_and_escapes_are_read_exactly() -> None:
     assert made.arguments == {"city": "é\n", "n": 12345678901234567890123}
 
 
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"uniqueItems": True}, [{"a": n, "b": [n]} for n in range(3000)]),
+        ({"pattern": "^(a+)+$"}, "a" * 40 + "!"),
+        ({"items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}, list(range(100_000))),
+        ({"items": {"type": "string"}}, list(range(100_000))),
+        ({"multipleOf": 0.01}, 10**400),
+        ({"$ref": "#"}, {"city": {}}),
+    ],
+)
+def test_no_schema_takes_long(schema: dict[str, Any], value: Any) -> None:
+    began_s = time.process_time()
+    whole(json.dumps({"city": value}), tool=ToolDefinition(name="weather", parameters={"properties": {"city": schema}}))
+    # Seconds to minutes where a library tries everything.
+    assert time.process_time() - began_s < 2
+
+
 @pytest.mark.parametrize("raw", ['{"city": "Par', "Paris", '["Paris"]', "null", '{"city": NaN}', '{"n": 1e999}', " "])
 def test_what_is_no_json_object_stays_a_text_with_the_reason(raw: str) -> None:
     made, _ = whole(raw)
@@ -146,7 +166,7 @@ def test_what_is_no_json_object_stays_a_text_with_the_reason(raw: str) -> None:
 
 def test_nothing_is_no_argument_and_a_cut_is_not_nothing() -> None:
     assert whole()[0] == ToolCall(
-        id="c1", name="weather", parse_error="does not fit the schema at $: 'city' is a required property"
+        id="c1", name="weather", parse_error='does not fit the schema at $: "city" is a required property'
     )
     cut, _ = whole(is_cut=True)
     assert cut.arguments_raw == ""
@@ -157,7 +177,7 @@ def test_nothing_is_no_argument_and_a_cut_is_not_nothing() -> None:
 def test_what_does_not_fit_the_schema_stays_as_it_is_with_the_reason() -> None:
     made, _ = whole('{"city": 5}')
     assert (made.arguments, made.arguments_raw) == ({"city": 5}, None)
-    assert made.parse_error == "does not fit the schema at $.city: 5 is not of type 'string'"
+    assert made.parse_error == 'does not fit the schema at $.city: 5 is not of type "string"'
     long, _ = whole('{"city": [' + "1," * 10_000 + "1]}")
     assert len(long.parse_error or "") < 500
 
@@ -169,7 +189,6 @@ def test_what_does_not_fit_the_schema_stays_as_it_is_with_the_reason() -> None:
         {"properties": {"city": {"$ref": "#/nowhere"}}},
         {"properties": {"city": {"$ref": "http://127.0.0.1:9/never-asked"}}},
         {"properties": {"city": {"pattern": "("}}},
-        {"$ref": "#"},
         {"$schema": 5},
     ],
 )
@@ -188,6 +207,22 @@ def test_a_tool_that_nobody_offered_is_called_all_the_same_with_a_warning() -> N
         "the model calls a tool 'Bash', which it was not offered"
     ]
     assert [call.name for call in calls.made] == ["weather", "Bash"]
+    assert not calls.are_all_ours
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "\\ud83d"}', '{"\\udc00": 1}'])
+def test_half_a_character_stays_as_it_is_and_is_no_call_for_a_cli(arguments: str) -> None:
+    calls = ToolCalls(named("weather"))
+    list(calls.whole("c1", "weather", arguments))
+    assert calls.made[0].arguments == json.loads(arguments)
+    assert not calls.are_all_ours
+
+
+def test_two_calls_of_one_id_are_none_for_a_cli() -> None:
+    calls = ToolCalls(named("weather"))
+    for _ in range(2):
+        assert calls.are_all_ours
+        list(calls.whole("c1", "weather", "{}"))
     assert not calls.are_all_ours
 
 

@@ -143,7 +143,15 @@ async def test_a_result_that_is_missing_is_a_clear_error_and_the_session_waits_o
 
 
 @pytest.mark.parametrize(
-    ("text", "is_error"), [("", False), ("no such city\n", True), ("", True), ("18 \u00b0C\n" * 75_000, False)]
+    ("text", "is_error"),
+    [
+        ("", False),
+        ("", True),
+        ("no such city\n", True),
+        ("a" * 20_000, True),
+        ("18 \u00b0C\n" * 75_000, False),
+        ("\U0001f600" * 260_000, False),
+    ],
 )
 async def test_a_result_that_the_cli_would_change_is_told_as_it_is_by_another(
     lab: ToolLab, text: str, is_error: bool
@@ -153,6 +161,8 @@ async def test_a_result_that_the_cli_would_change_is_told_as_it_is_by_another(
     whole[-1]["is_error"] = is_error
     answer = await lab.chat(whole)
     assert answer.result["content"] == (text or "ok")
+    # Copilot hands on whatever it is given.
+    assert answer.result["served"] == ("cold" if lab.lab.runner == "claude" else "resumed")
     ids = [call["id"] for call in asked.result["tool_calls"]]
     told_of = dict(zip((call[0] for call in lab.received().calls), ids, strict=True))
     results = {told_of[call_id]: (said, failed) for call_id, said, failed in lab.received().results}

@@ -6,7 +6,7 @@ The events are those of 2.1.197 ("old") and 2.1.329 ("new"). Their tests are the
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from runners.errors import (
     ContextOverflowError,
@@ -51,8 +51,9 @@ class ClaudeTranslator(Translator):
     is not what was said: where it asked again with words of its own, because it saw no answer or a call that it cannot
     hand on, and where it forgets a part of the answer.
 
-    `tools` are those that were offered, by their `names`. `cost_before_usd` is what the process had spent before, for
-    the CLI's total is cumulative, and not told where it stops for tools; `now` is Unix time in seconds.
+    `tools` are those that were offered, by their `names`; `seen` are the ids of earlier calls. `cost_before_usd` is
+    what the process had spent before, for the CLI's total is cumulative, and not told where it stops for tools; `now`
+    is Unix time in seconds.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ClaudeTranslator(Translator):
         tools: Sequence[ToolDefinition] = (),
         names: ToolNames | None = None,
         resumes: frozenset[str] = frozenset(),
+        seen: Collection[str] = (),
         cost_before_usd: float = 0.0,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -72,6 +74,7 @@ class ClaudeTranslator(Translator):
         self._offered = {self._names.theirs(tool.name) for tool in tools}
         self._calls = ToolCalls(tools)
         self._resumes = resumes
+        self._seen = seen
         self._now = now
         self._model = ""
         self._started = False
@@ -164,12 +167,17 @@ class ClaudeTranslator(Translator):
             yield Done("length", reason)
         elif self._calls.made and reason not in (None, "refusal"):
             self.ended = True
-            # Others the CLI answers itself, at once, and asks its model again.
-            self.is_clean = self._is_exact and self._calls.are_all_ours
+            # Others the CLI answers itself, at once, and asks its model again; one whose id it has seen it drops.
+            self.is_clean = self._is_exact and self._calls.are_all_ours and not self.call_ids.intersection(self._seen)
             if self.is_clean:
-                self.awaits = frozenset(call.id for call in self._calls.made)
+                self.awaits = self.call_ids
             yield UsageReport(usage_of_all(self._usages))
             yield Done("tool_calls", reason)
+
+    @property
+    def call_ids(self) -> frozenset[str]:
+        """The ids of the calls that the model has made."""
+        return frozenset(call.id for call in self._calls.made)
 
     def _delta(self, delta: Event) -> Iterable[ChatChunk]:
         match delta["type"]:

@@ -16,7 +16,7 @@ from runners.messages import ChatMessage, ChatRequest, ModelInfo
 from runners.process_session import json_object
 from runners.provider import Health, LlmProvider
 from runners.providers.claude.failures import not_logged_in
-from runners.providers.claude.sent import names_of, turns_of
+from runners.providers.claude.sent import is_told_unchanged, names_of, turns_of, units
 from runners.providers.claude.session import ClaudeSession
 from runners.providers.claude.tool_host import SERVER, passes_unchanged
 from runners.settings import ClaudeSettings
@@ -55,9 +55,7 @@ _ENVIRONMENT = {
     "MAX_MCP_OUTPUT_TOKENS": "100000000",
     "CLAUDE_CODE_MCP_TOOL_IDLE_TIMEOUT": "0",
     "CLAUDE_CODE_MCP_AUTO_BACKGROUND_MS": "0",
-    # What the CLI would tell a model of tools that it takes for its own `Agent` and `Bash`.
-    "CLAUDE_AGENT_SDK_DISABLE_BUILTIN_AGENTS": "1",
-    "CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "1",
+    "CLAUDE_AGENT_SDK_DISABLE_BUILTIN_AGENTS": "1",  # else it tells of them where a tool has the name `Agent`
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
     "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -128,8 +126,11 @@ class ClaudeProvider(LlmProvider):
 
     def caveats(self, request: ChatRequest) -> Iterator[str]:
         yield from names_of(request.tools).caveats(self.name)
+        for tool in request.tools:
+            if not is_told_unchanged(tool):
+                yield f"claude changes characters of the definition of {tool.name!r}: it normalizes them (NFKC)"
         if self._version.numbers < _WHOLE_DESCRIPTIONS_SINCE:
-            cut = [tool.name for tool in request.tools if len(tool.description) > _DESCRIPTION_CHARACTERS]
+            cut = [tool.name for tool in request.tools if units(tool.description) > _DESCRIPTION_CHARACTERS]
             for name in cut:
                 yield f"claude {self._version} cuts the description of {name!r} at {_DESCRIPTION_CHARACTERS} characters"
 

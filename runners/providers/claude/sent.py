@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,12 +16,16 @@ WHITE_SPACE = "\t\n\v\f\r \xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".j
 """As JavaScript has it: text of nothing else is no content for the CLI."""
 
 _NAME_CHARACTERS = 128
-_OWN_TOOLS = ("ToolSearch",)
+_OWN_TOOLS = ("ToolSearch", "Bash", "Edit", "ExitPlanMode", "TaskOutput", "Write")
 _TOOL_CHOICES = {None: None, "auto": None, "none": {"type": "none"}, "required": {"type": "any"}}
 
 
 def names_of(tools: Sequence[ToolDefinition]) -> ToolNames:
-    """What the model calls the tools. `ToolSearch` the CLI takes for its own, and never offers."""
+    """What the model calls the tools.
+
+    Of the names that the CLI knows these are not as good as any: `ToolSearch` it never offers, and of calls of the
+    others it changes the arguments in what its model reads back (white space at the end of `content`, say).
+    """
     return ToolNames(tools, longest=_NAME_CHARACTERS, reserved=_OWN_TOOLS)
 
 
@@ -55,9 +60,10 @@ def turns_of(messages: list[ChatMessage], names: ToolNames) -> list[tuple[str, l
     Text that is only white space is no content: the CLI drops it, and so does its vendor.
     """
     turns: list[tuple[str, list[dict[str, Any]]]] = []
+    ids = _Ids()
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = list(_blocks(message, names))
+        blocks = list(_blocks(message, names, ids))
         if blocks and turns and turns[-1][0] == role:
             turns[-1][1].extend(blocks)
         elif blocks:
@@ -67,16 +73,43 @@ def turns_of(messages: list[ChatMessage], names: ToolNames) -> list[tuple[str, l
     return turns
 
 
-def _blocks(message: ChatMessage, names: ToolNames) -> Iterator[dict[str, Any]]:
+class _Ids:
+    """The ids of a conversation's calls as its vendor takes them: without other characters, and each of them once.
+
+    Other vendors begin again with each answer, and the CLI drops a call whose id it has seen.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def of_call(self, call_id: str) -> str:
+        """The id of the next call."""
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", call_id)
+        others = (f"{plain}-{number}" for number in itertools.count(2))
+        self._latest[call_id] = next(one for one in itertools.chain([plain], others) if self._is_free(one))
+        self._taken.add(self._latest[call_id])
+        return self._latest[call_id]
+
+    def _is_free(self, one: str) -> bool:
+        # 2.1.329 takes `c_2` for the same as `c` before it.
+        return self._taken.isdisjoint([one, re.sub(r"_\d+$", "", one)])
+
+    def of_result(self, call_id: str) -> str:
+        """The id of the latest call with this id of the client's."""
+        return self._latest.get(call_id, call_id)
+
+
+def _blocks(message: ChatMessage, names: ToolNames, ids: _Ids) -> Iterator[dict[str, Any]]:
     if message.role == "tool":
         yield {
             "type": "tool_result",
-            "tool_use_id": _tool_id(message.tool_call_id or ""),
-            "content": list(_content(message)),
+            "tool_use_id": ids.of_result(message.tool_call_id or ""),
+            "content": list(content_of(message)),
             "is_error": message.is_error,
         }
         return
-    for block in _content(message):
+    for block in content_of(message):
         yield block
         if message.role == "user" and block.get("text", "").lstrip(WHITE_SPACE).startswith("/"):
             # `/word` alone would be a command. Before a second block it is text, and that block is dropped again.
@@ -86,15 +119,10 @@ def _blocks(message: ChatMessage, names: ToolNames) -> Iterator[dict[str, Any]]:
         # Its vendor takes an object. This is how the CLI itself keeps what its model wrote and is none.
         unparsed = None if raw is None else {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
         use = {"name": names.theirs(call.name), "input": call.arguments if unparsed is None else unparsed}
-        yield {"type": "tool_use", "id": _tool_id(call.id)} | use
+        yield {"type": "tool_use", "id": ids.of_call(call.id)} | use
 
 
-def _tool_id(call_id: str) -> str:
-    """An id as its vendor takes it: other vendors' have more characters."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", call_id)
-
-
-def _content(message: ChatMessage) -> Iterator[dict[str, Any]]:
+def content_of(message: ChatMessage) -> Iterator[dict[str, Any]]:
     """The parts as blocks. Text parts side by side are one block, for one of white space alone would be dropped."""
     for is_text, parts in itertools.groupby(message.parts, key=lambda part: isinstance(part, TextPart)):
         if is_text:
@@ -107,3 +135,21 @@ def _content(message: ChatMessage) -> Iterator[dict[str, Any]]:
                     "type": "image",
                     "source": {"type": "base64", "media_type": part.media_type, "data": part.data},
                 }
+
+
+def is_told_unchanged(tool: ToolDefinition) -> bool:
+    """Whether the CLI hands on the texts of a definition as they are.
+
+    It normalizes them (NFKC), and takes characters of format and of private use out, names and values in the schema
+    included.
+    """
+    text = tool.description + json.dumps(tool.parameters, ensure_ascii=False)
+    if text.isascii():
+        return True
+    is_plain = not any(unicodedata.category(character) in ("Cf", "Co", "Cn") for character in text)
+    return is_plain and unicodedata.is_normalized("NFKC", text)
+
+
+def units(text: str) -> int:
+    """The length of a text as JavaScript has it."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2

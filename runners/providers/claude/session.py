@@ -27,6 +27,7 @@ class ClaudeSession(ProcessSession):
         self._injected = 0
         self._flags = {"CLAUDE_CODE_DISABLE_THINKING": "1"}  # as it was started
         self._last: ClaudeTranslator | None = None
+        self._seen: set[str] = set()
         self._tools: tuple[ToolDefinition, ...] = ()
         self._names = names_of(())
         self._host = ToolHost((), self._names)
@@ -51,12 +52,16 @@ class ClaudeSession(ProcessSession):
         self.state = "idle"
 
     def translator(self) -> ClaudeTranslator:
-        spent_usd = self._last.total_cost_usd if self._last else 0.0
+        spent_usd = 0.0
+        if self._last is not None:
+            spent_usd = self._last.total_cost_usd
+            self._seen |= self._last.call_ids
         self._last = ClaudeTranslator(
             self.provider.name,
             tools=self._tools,
             names=self._names,
             resumes=self.awaits,
+            seen=self._seen,
             cost_before_usd=spent_usd,
         )
         return self._last
@@ -67,7 +72,9 @@ class ClaudeSession(ProcessSession):
             for answer in self._host.given(messages):
                 await deadlines.wait(self.send(answer))
             return
-        *history, (_, new) = turns_of(messages, self._names)
+        turns = turns_of(messages, self._names)
+        self._seen |= {block["id"] for _, blocks in turns for block in blocks if block["type"] == "tool_use"}
+        *history, (_, new) = turns
         for role, blocks in history:
             await deadlines.wait(self._inject(role, blocks))
         if new[-1]["type"] == "tool_result":

@@ -9,14 +9,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from runners.messages import ChatMessage, ImagePart, TextPart
-from runners.providers.claude.sent import WHITE_SPACE
+from runners.messages import ChatMessage, ImagePart
+from runners.providers.claude.sent import WHITE_SPACE, content_of, units
 from runners.tools import ToolDefinition, ToolNames
 from runners.translator import Event
 
 SERVER = "host"
 _RESULT_CHARACTERS = 500_000
 """The most that the CLI lets a tool ask for; the model is told of a file in the place of a longer result."""
+_ERROR_CHARACTERS = 10_000
+"""The middle of a longer error is left out."""
 _METHOD_NOT_FOUND = -32601
 
 
@@ -75,24 +77,24 @@ def passes_unchanged(result: ChatMessage) -> bool:
     """Whether the model is told this result as it is, when it comes as the answer to an open call.
 
     The CLI puts words of its own in the place of an empty one, a file in that of a long one, and of an error it takes
-    the text alone, without white space around it.
+    the text alone, without white space around it and not all of a long one.
     """
-    is_short = len(json.dumps(_content(result), ensure_ascii=False)) < _RESULT_CHARACTERS
+    size = units(json.dumps(_content(result), ensure_ascii=False))
     has_image = any(isinstance(part, ImagePart) for part in result.parts)
     text = result.text.strip(WHITE_SPACE)
     if result.is_error:
-        return is_short and not has_image and text == result.text != ""
-    return is_short and (has_image or text != "")
+        return size < _ERROR_CHARACTERS and not has_image and text == result.text != ""
+    return size < _RESULT_CHARACTERS and (has_image or text != "")
 
 
 def _content(result: ChatMessage) -> list[dict[str, Any]]:
     if result.is_error:
         return [{"type": "text", "text": result.text}]
     return [
-        {"type": "text", "text": part.text}
-        if isinstance(part, TextPart)
-        else {"type": "image", "data": part.data, "mimeType": part.media_type}
-        for part in result.parts
+        {"type": "image", "data": block["source"]["data"], "mimeType": block["source"]["media_type"]}
+        if block["type"] == "image"
+        else block
+        for block in content_of(result)
     ]
 
 

@@ -43,6 +43,7 @@ _NO_AGENT = {
     "streaming": True,
 }
 
+_ASKS_WITHIN_S = 10.0
 _CONVERSATION_CAP = 16 * 1024 * 1024
 
 
@@ -150,12 +151,20 @@ class CliSession:
         self.is_parked, self._is_giving = False, True
         self.inbox.begin()
         for result in results:
-            request_id = await self.inbox.request_of(str(result.tool_call_id))
+            request_id = await self._request_of(str(result.tool_call_id))
             self._failures_given += result.is_error
             given = {"sessionId": self.id, "requestId": request_id, "result": mended(result_of(result))}
             if not (await self._server.call("session.tools.handlePendingToolCall", given)).get("success"):
                 raise ProtocolError(f"copilot does not take the result of {result.tool_call_id!r}")
         self._is_giving = False
+
+    async def _request_of(self, call_id: str) -> str:
+        """The id under which the CLI asks for a call, which it does at once; a ProtocolError to try again after."""
+        try:
+            async with asyncio.timeout(_ASKS_WITHIN_S):
+                return await self.inbox.request_of(call_id)
+        except TimeoutError:
+            raise ProtocolError(f"copilot does not ask for the call {call_id!r}", retryable=True) from None
 
     async def _open(self, history: list[ChatMessage]) -> None:
         place = {"sessionId": self.id, "configDir": str(self._directory), "workingDirectory": str(self._server.cwd)}

@@ -11,7 +11,8 @@ _NAME_CHARACTERS = 64
 """The CLI takes more, and some of the APIs behind it do not."""
 _REWRITTEN = re.compile(
     "(min|max|exclusiveMin|exclusiveMax)imum|multipleOf|(min|max)(Length|Items|Properties)|pattern(Properties)?|format|"
-    "contentEncoding|uniqueItems|contains|propertyNames|dependentRequired|unevaluatedProperties|not|if|then"
+    "content(Encoding|MediaType)|uniqueItems|contains|(min|max)Contains|propertyNames|dependent(Required|Schemas)|"
+    "unevaluated(Properties|Items)|not|if|then"
 )
 """What of a schema the CLI takes out and writes into the `description` beside it, as `{minLength: 1}`."""
 _OF_SCHEMAS = ("properties", "$defs", "definitions", "dependentSchemas")
@@ -19,8 +20,8 @@ _OF_VALUES = ("enum", "const", "default", "examples", "required")
 
 
 def names_of(tools: Sequence[ToolDefinition]) -> ToolNames:
-    """What the model calls the tools. One name the CLI keeps for a tool of its own, which it then drops."""
-    return ToolNames(tools, longest=_NAME_CHARACTERS, reserved=("tool_search_tool",))
+    """What the model calls the tools. Two names the CLI keeps: one tool it drops, a call of the other ends its turn."""
+    return ToolNames(tools, longest=_NAME_CHARACTERS, reserved=("tool_search_tool", "task_complete"))
 
 
 def parameters_of(tools: Sequence[ToolDefinition], names: ToolNames) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def parameters_of(tools: Sequence[ToolDefinition], names: ToolNames) -> dict[str
 
 def rewritten(tool: ToolDefinition) -> list[str]:
     """The words of a tool's schema that its model is told in a description, and not as they are."""
-    at_the_top = {"anyOf"} & tool.parameters.keys()
+    at_the_top = {"anyOf", "oneOf", "allOf", "enum"} & tool.parameters.keys()
     return sorted({word for word in _words(tool.parameters) if _REWRITTEN.fullmatch(word)} | at_the_top)
 
 

@@ -1,0 +1,154 @@
+"""What the real CLIs do not take as it is, of a tool's definition and of its calls: it is said, or it is mended."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from runners.testing import calling
+from tests.conftest import real_cli
+from tests.live.lab import Json
+from tests.live.tool_lab import CLIS, ToolLab, going_on, tool_lab
+from tests.world import World, assistant, user
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest.fixture(scope="module", params=CLIS, ids="-".join)
+def cli(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    name, version = request.param
+    return name, real_cli(name, version)
+
+
+@pytest.fixture(scope="module")
+def cli_world(cli: tuple[str, Path]) -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_tool_lab(cli: tuple[str, Path], cli_world: World) -> AsyncIterator[ToolLab]:
+    name, binary = cli
+    async with tool_lab(cli_world, name, binary, {name: {}}) as lab:
+        yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab(module_tool_lab: ToolLab) -> AsyncIterator[ToolLab]:
+    async with module_tool_lab.lab.connected():
+        module_tool_lab.obey()
+        yield module_tool_lab
+
+
+def tool(name: str = "f", description: str = "d", **schema: Any) -> Json:
+    return {"name": name, "description": description, "parameters": {"type": "object", "properties": {}} | schema}
+
+
+DEFINITIONS = {
+    "ligature": tool(description="\ufb01ne"),
+    "half": tool(properties={"p": {"enum": ["\u00bd", "x"]}}),
+    "joiner": tool(properties={"a\u200db": {"type": "string"}}),
+    "decomposed": tool(description="e\u0301"),
+    "accents": tool(description="\u00e9\u00df\u65e5\u672c \U0001f600 \u2014"),
+    "length": tool(properties={"p": {"type": "string", "minLength": 2}}),
+    "dependent": tool(properties={"p": {}}, dependentSchemas={"p": {"required": ["q"]}}),
+    "long": tool(description="\U0001f600" * 1500),
+    "plain": tool(properties={"pattern": {"type": "string"}, "p": {"enum": ["if", 1, None]}, "q": {"anyOf": [{}]}}),
+}
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+async def test_a_definition_arrives_as_it_is_or_a_warning_names_its_tool(lab: ToolLab, name: str) -> None:
+    asked = DEFINITIONS[name]
+    answer = await lab.lab.chat(user("hello"), tools=[asked])
+    [received] = lab.received().tools
+    is_same = received == asked
+    assert is_same == (answer.result["warnings"] == [])
+    if not is_same:
+        [warning] = answer.result["warnings"]
+        assert "'f'" in warning
+        assert (await lab.lab.chat(user("hello"), tools=[asked], strict=True)).error["kind"] == "unsupported"
+    assert name not in ("plain", "accents") or is_same
+
+
+@pytest.mark.parametrize("word", ["oneOf", "anyOf", "allOf"])
+async def test_what_does_not_arrive_at_all_is_refused(lab: ToolLab, word: str) -> None:
+    schema: Json = {word: [{"required": ["a"]}], "properties": {"a": {}}}
+    answer = await lab.lab.chat(user("hello"), tools=[tool(**schema)])
+    if lab.lab.runner == "claude":
+        assert answer.error["kind"] == "unsupported"
+        assert "tools[0].parameters" in answer.error["message"]
+        assert lab.model_calls == 0
+    else:
+        assert word in answer.result["warnings"][0]
+
+
+async def test_a_tool_that_the_cli_leaves_out_in_silence_fails_the_chat(lab: ToolLab) -> None:
+    answer = await lab.lab.chat(user("hello"), tools=[tool(), tool("g", properties={"p": {"type": "nope"}})])
+    if "error" in answer.response:
+        assert answer.error["kind"] == "unsupported"
+        assert "'g'" in answer.error["message"]
+    else:
+        assert len(lab.received().tools) == 2
+
+
+ARGUMENTS = {
+    "Write": {"file_path": "/a.py", "content": "line  \nq  "},
+    "Edit": {"file_path": "/a.py", "old_string": "x  \ny ", "new_string": "", "edits": [{"a": " b "}]},
+    "Bash": {"command": "cd / && ls \\\\; x "},
+    "ExitPlanMode": {"plan": "p"},
+    "TaskOutput": {"x": 1},
+    "Read": {"file_path": "a", "limit": "5"},
+    "Agent": {"prompt": "p", "subagent_type": "x"},
+    "task_complete": {"summary": " s "},
+    "view": {"path": "/a "},
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+async def test_a_tool_with_a_name_that_the_cli_knows_is_called_as_any_other(lab: ToolLab, name: str) -> None:
+    tools = [tool(name), tool("other")]
+    first = await lab.lab.chat(user("which?"), tools=tools)
+    [theirs] = [one["name"] for one in lab.received().tools if one["name"] != "other"]
+    assert bool(first.result["warnings"]) == (theirs != name)
+    asked = user(calling((theirs, ARGUMENTS[name]), text="I do."))
+    answer = await lab.lab.chat(asked, tools=tools)
+    [call] = answer.result["tool_calls"]
+    assert (call["name"], call["arguments"]) == (name, ARGUMENTS[name])
+    gone_on = await lab.lab.chat(going_on(asked, answer, "done"), tools=tools)
+    assert (gone_on.result["served"], gone_on.result["content"]) == ("resumed", "done")
+    assert [one[1:] for one in lab.received().calls] == [(theirs, ARGUMENTS[name])]
+    # So it is told anew.
+    await lab.lab.chat([*going_on(asked, answer, "done"), *user("and?")], tools=tools)
+    assert [one[1:] for one in lab.received().calls] == [(theirs, ARGUMENTS[name])]
+
+
+async def test_calls_of_the_past_that_share_an_id_are_told_each_with_its_own_result(lab: ToolLab) -> None:
+    past: list[Json] = user("?")
+    for number in range(3):
+        call = {"id": "call_0", "name": "f", "arguments": {"n": number}}
+        past += [assistant("", tool_calls=[call]), {"role": "tool", "tool_call_id": "call_0", "content": f"r{number}"}]
+    for number, other in ((8, "call_0_2"), (9, "call:0")):
+        past[1]["tool_calls"].append({"id": other, "name": "f", "arguments": {"n": number}})
+        past.insert(3, {"role": "tool", "tool_call_id": other, "content": f"r{number}"})
+    await lab.lab.chat(past, tools=[tool()])
+    received = lab.received()
+    by_id = {call_id: arguments["n"] for call_id, _, arguments in received.calls}
+    assert sorted(by_id.values()) == [0, 1, 2, 8, 9]
+    assert {by_id[call_id]: text for call_id, text, _ in received.results} == {n: f"r{n}" for n in (0, 1, 2, 8, 9)}
+
+
+async def test_a_call_that_the_cli_cannot_hand_on_is_the_clients_all_the_same_and_goes_on(lab: ToolLab) -> None:
+    for raw in ('{"city": "\\ud83d"}', '{"city": "Par', "[1]"):
+        asked = user(calling(("f", raw), text="x"))
+        before = lab.model_calls
+        answer = await lab.lab.chat(asked, tools=[tool()])
+        assert answer.result["stop_reason"] == "tool_calls"
+        async with asyncio.timeout(20):
+            gone_on = await lab.lab.chat(going_on(asked, answer, "done"), tools=[tool()])
+        assert (gone_on.result["served"] != "resumed", gone_on.result["content"]) == (True, "done")
+        assert lab.model_calls == before + 2
