@@ -27,6 +27,7 @@ _MISFIT_CHARACTERS = 300
 
 @dataclass(slots=True)
 class _Open:
+    id: str
     name: str
     pieces: list[str] = field(default_factory=list)
     joiner: SurrogateJoiner = field(default_factory=SurrogateJoiner)
@@ -42,10 +43,11 @@ class ToolCalls:
         self.made: list[ToolCall] = []
         self._schemas = {tool.name: tool.parameters for tool in offered}
         self._open: dict[str, _Open] = {}
+        self._begun: list[str] = []
 
     def is_known(self, call_id: str) -> bool:
         """Whether the call has begun."""
-        return call_id in self._open or any(call.id == call_id for call in self.made)
+        return call_id in self._begun
 
     @property
     def are_all_ours(self) -> bool:
@@ -53,16 +55,17 @@ class ToolCalls:
 
         That is one of a tool that was offered, with an object of whole characters, and an id of its own.
         """
-        ids = {call.id for call in self.made}
-        return len(ids) == len(self.made) and all(
+        return len(set(self._begun)) == len(self._begun) and all(
             call.name in self._schemas and call.arguments_raw is None and not _has_halves(call.arguments)
             for call in self.made
         )
 
     def begin(self, call_id: str, name: str) -> Iterator[ChatChunk]:
-        """The model calls the tool of this name, which is the client's."""
-        self._open[call_id] = _Open(name)
-        yield ToolRequestStart(call_id, name)
+        """The model calls the tool of this name, which is the client's. An id that it has used becomes another."""
+        before = self._begun.count(call_id)
+        self._begun.append(call_id)
+        call = self._open[call_id] = _Open(f"{call_id}-{before + 1}" if before else call_id, name)
+        yield ToolRequestStart(call.id, name)
         if name not in self._schemas:
             yield Warn(f"the model calls a tool {name!r}, which it was not offered")
 
@@ -72,7 +75,7 @@ class ToolCalls:
         shown = call.joiner.feed(piece)
         if shown:
             call.pieces.append(shown)
-            yield ToolRequestArg(call_id, shown)
+            yield ToolRequestArg(call.id, shown)
 
     def end(self, call_id: str, *, is_cut: bool = False) -> Iterator[ChatChunk]:
         """The call is whole, or was cut with the answer that it stands in. Without any text it has no arguments."""
@@ -80,8 +83,8 @@ class ToolCalls:
         rest = call.joiner.flush()
         if rest:
             call.pieces.append(rest)
-            yield ToolRequestArg(call_id, rest)
-        made = partial(ToolCall, id=call_id, name=call.name)
+            yield ToolRequestArg(call.id, rest)
+        made = partial(ToolCall, id=call.id, name=call.name)
         text = "".join(call.pieces)
         try:
             arguments = {} if not text and not is_cut else _object(text)

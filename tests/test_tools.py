@@ -224,6 +224,8 @@ def test_two_calls_of_one_id_are_none_for_a_cli() -> None:
         assert calls.are_all_ours
         list(calls.whole("c1", "weather", "{}"))
     assert not calls.are_all_ours
+    # Its client needs to tell them apart.
+    assert [call.id for call in calls.made] == ["c1", "c1-2"]
 
 
 def test_calls_may_overlap() -> None:

@@ -144,9 +144,7 @@ def is_told_unchanged(tool: ToolDefinition) -> bool:
     included.
     """
     text = tool.description + json.dumps(tool.parameters, ensure_ascii=False)
-    if text.isascii():
-        return True
-    is_plain = not any(unicodedata.category(character) in ("Cf", "Co", "Cn") for character in text)
+    is_plain = not any(unicodedata.category(character) in ("Cf", "Co", "Cn") for character in set(text))
     return is_plain and unicodedata.is_normalized("NFKC", text)
 
 
