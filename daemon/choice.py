@@ -12,13 +12,16 @@ from runners.provider import SessionOptions
 class Wanted:
     """What a request needs of a session: `history` is its conversation less what is new.
 
-    `results` are the ids of the tool calls whose results it brings, when it brings nothing else that is new.
+    `results` are the ids of the tool calls whose results it brings, when it brings nothing else that is new. `root` is
+    what its conversation began with, `calls` are the ids of all calls in it.
     """
 
     model: str
     options: SessionOptions
     history: Conversation = NOTHING_SAID
     results: frozenset[str] = frozenset()
+    root: Conversation = NOTHING_SAID
+    calls: frozenset[str] = frozenset()
 
 
 def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
@@ -42,8 +45,16 @@ def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
 
 
 def abandoned(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
-    """The parked worker whose conversation goes on elsewhere with this request: nobody will bring its results."""
-    parked = [worker for worker in _of_the_conversation(wanted, workers) if worker.state == "parked"]
+    """The parked worker whose conversation goes on elsewhere with this request: nobody will bring its results.
+
+    That is the same one, or one that began alike and has its calls: what its client changed in between, or asks for
+    now, is not what it was. Of several the one that waits the longest.
+    """
+    workers = list(workers)
+    same = _of_the_conversation(wanted, workers)
+    alike = [worker for worker in workers if worker.root == wanted.root != NOTHING_SAID]
+    changed = [worker for worker in alike if worker.awaits <= wanted.calls]
+    parked = [worker for worker in [*same, *changed] if worker.state == "parked"]
     return min(parked, key=lambda worker: worker.used_s, default=None)
 
 

@@ -31,7 +31,9 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
     history, new = parted(request.conversation)
     has_only_results = all(message.role == "tool" for message in new) and provider.resumes(new)
     results = frozenset(str(message.tool_call_id) for message in new if has_only_results)
-    wanted = Wanted(provider.default_model, provider.session_options(request), told(history), results)
+    calls = frozenset(call.id for message in history for call in message.tool_calls)
+    root = told(request.conversation[:1])
+    wanted = Wanted(provider.default_model, provider.session_options(request), told(history), results, root, calls)
     worker = await pool.taken(provider, wanted)
     done, reply, is_login_wrong = None, ResponseBuilder(), False
     try:
@@ -57,7 +59,7 @@ async def answer(pool: Pool, request: ChatRequest) -> AsyncGenerator[ChatChunk, 
             reply.add(done)
             response = reply.response()
             worker.conversation = told([*new, response.as_message()], after=wanted.history)
-            worker.awaits = session.awaits
+            worker.awaits, worker.root = session.awaits, wanted.root
     except RunnerError as error:
         is_login_wrong = error.kind in _OF_THE_LOGIN
         raise

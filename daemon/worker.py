@@ -29,7 +29,8 @@ class Worker:
     """A session of `model`, from the moment when it begins to be opened.
 
     `options` is what it was prepared with, None before that. `conversation` is what its CLI has been told and has
-    answered, as long as it is not busy. `awaits` are the tool calls whose results a parked one waits for. `used_s` is
+    answered, as long as it is not busy, and `root` what that began with. `awaits` are the tool calls whose results a
+    parked one waits for. `used_s` is
     when it was last given back, on the monotonic clock.
     """
 
@@ -39,6 +40,7 @@ class Worker:
         self.options: SessionOptions | None = None
         self.conversation: Conversation = NOTHING_SAID
         self.awaits: frozenset[str] = frozenset()
+        self.root: Conversation = NOTHING_SAID
         self.used_s = time.monotonic()
         self.opening = asyncio.create_task(opening, name=f"open-{model}")
 

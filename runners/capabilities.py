@@ -59,23 +59,30 @@ def _match_results(messages: Sequence[ChatMessage]) -> None:
     Results stand right behind the message with their calls, in any order.
     """
     open_calls: list[str] = []
-    last = ""
+    last, calls_at = "", 0
     called: set[str | None] = set()
+    answered: set[str | None] = set()
     for index, message in enumerate(messages):
         last = last if message.role in ("system", "error") else message.role
         if message.role == "tool" and message.tool_call_id in open_calls:
             open_calls.remove(message.tool_call_id)
+            answered.add(message.tool_call_id)
         elif message.role == "tool":
-            known = f"call {message.tool_call_id!r} was answered before, or the conversation went on without its result"
-            unknown = f"no tool call has the id {message.tool_call_id!r}"
-            raise ValueError(f"messages[{index}]: {known if message.tool_call_id in called else unknown}")
+            wrong = f"no tool call has the id {message.tool_call_id!r}"
+            if message.tool_call_id in answered:
+                wrong = f"tool call {message.tool_call_id!r} has its result already"
+            elif message.tool_call_id in called:
+                wrong = f"the result of tool call {message.tool_call_id!r} must stand right behind the calls"
+            raise ValueError(f"messages[{index}]: {wrong}")
         elif message.role in ("user", "assistant", "summary"):
-            open_calls = [call.id for call in message.tool_calls]
+            open_calls, calls_at = [call.id for call in message.tool_calls], index
+            answered.difference_update(open_calls)
             called.update(open_calls)
             if len(set(open_calls)) < len(open_calls):
                 raise ValueError(f"messages[{index}].tool_calls: two of them have the same id")
     if open_calls and last == "tool":
-        raise ValueError(f"messages: no result for tool call {open_calls[0]!r}; each call of a message needs one")
+        missing = f"no result for tool call {open_calls[0]!r}; each call of a message needs one"
+        raise ValueError(f"messages[{calls_at}].tool_calls: {missing}")
 
 
 def gaps(request: ChatRequest, able: Capabilities) -> Iterator[str]:

@@ -82,6 +82,12 @@ class ChatMessage(Incoming):
     is_error: bool = False
     timestamp: Any = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _may_say_nothing_beside_its_calls(cls, given: Any) -> Any:
+        is_silent = isinstance(given, dict) and given.get("tool_calls") and given.get("content", "") is None
+        return given | {"content": ""} if is_silent else given
+
     @field_validator("timestamp")
     @classmethod
     def _is_a_time(cls, timestamp: Any) -> Any:
@@ -93,6 +99,8 @@ class ChatMessage(Incoming):
     def _fits_its_role(self) -> "ChatMessage":
         if self.role == "tool" and self.tool_call_id is None:
             raise ValueError("a tool message needs the tool_call_id that it answers")
+        if self.role != "tool" and self.tool_call_id is not None:
+            raise ValueError(f"only a tool message has a tool_call_id, this one is from {self.role}")
         if self.tool_calls and self.role != "assistant":
             raise ValueError(f"only an assistant message has tool_calls, this one is from {self.role}")
         return self

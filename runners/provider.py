@@ -30,6 +30,7 @@ from runners.messages import (
 )
 from runners.settings import RunnerSettings, Timeouts
 from runners.stream import ChatChunk, ChatStream, Warn, fold
+from runners.tool_calls import schema_problem
 from runners.tools import ToolChoice, ToolDefinition
 from runners.wire.deadlines import within
 from runners.wire.environment import child_environment, find_binary
@@ -286,6 +287,11 @@ class LlmProvider(ABC):
         refuse_what_would_be_lost(request, able, self.image_roles, runner=self.name, model=self.default_model)
         warnings = [f"{path} is not a field of a chat request: ignored" for path in unknown_fields(request)]
         warnings += [f"{name} is not supported by {self.name}: ignored" for name in gaps(request, able)]
+        warnings += [
+            f"tools[{index}].parameters: {problem}; the arguments of {tool.name!r} are not checked"
+            for index, tool in enumerate(request.tools if able.tools else [])
+            if (problem := schema_problem(tool)) is not None
+        ]
         warnings += [
             f"tool call {message.tool_call_id!r} has no result, and the model is told so"
             for message in conversation

@@ -7,9 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-
-import jsonschema_rs
+from typing import TYPE_CHECKING, Any
 
 from runners.stream import (
     ChatChunk,
@@ -21,6 +19,9 @@ from runners.stream import (
 )
 from runners.tools import ToolCall, ToolDefinition
 from runners.wire.framing import parse_json_exactly
+
+if TYPE_CHECKING:
+    from jsonschema_rs import Validator
 
 _MISFIT_CHARACTERS = 300
 
@@ -96,7 +97,7 @@ class ToolCalls:
             try:
                 misfit = _misfit(arguments, self._schemas.get(call.name, {}))
             except ValueError as error:
-                yield Warn(f"the arguments of {call.name} were not checked: {error}")
+                yield Warn(f"the arguments of {call.name} were not checked: its parameters are {error}")
             self.made.append(made(arguments=arguments, parse_error=misfit))
         yield ToolRequestComplete(self.made[-1])
 
@@ -124,16 +125,35 @@ def _misfit(arguments: dict[str, Any], schema: dict[str, Any]) -> str | None:
 
     By a library whose time is bounded for any schema, and which asks nobody for what a schema refers to elsewhere.
     """
-    try:
-        validator = jsonschema_rs.validator_for(schema, offline=True)
-    except ValueError as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(f"its schema cannot be used: {why:.{_MISFIT_CHARACTERS}}") from error
+    from jsonschema_rs import ValidationError
+
+    validator = _validator(schema)
     try:
         validator.validate(arguments)
-    except jsonschema_rs.ValidationError as misfit:
+    except ValidationError as misfit:
         place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in misfit.instance_path)
         return f"does not fit the schema at ${place}: {misfit.message:.{_MISFIT_CHARACTERS}}"
+    return None
+
+
+def _validator(schema: dict[str, Any]) -> "Validator":
+    # Whoever has no tools needs none of it.
+    from jsonschema_rs import validator_for
+
+    try:
+        return validator_for(schema, offline=True)
+    except ValueError as error:
+        place = "".join(f".{step}" for step in getattr(error, "instance_path", []))
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"no JSON Schema{place and f' at {place}'}: {why:.{_MISFIT_CHARACTERS}}") from error
+
+
+def schema_problem(tool: ToolDefinition) -> str | None:
+    """Why a tool's parameters are no JSON Schema, if they are none."""
+    try:
+        _validator(tool.parameters)
+    except ValueError as error:
+        return str(error)
     return None
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 
 class Incoming(BaseModel):
@@ -38,6 +38,15 @@ class ToolDefinition(Incoming):
     parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
     server: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_our_form(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.keys() & {"input_schema", "function"}:
+            raise ValueError("a tool is name, description and parameters, and nothing around them")
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
+
     @field_validator("parameters")
     @classmethod
     def _are_of_an_object(cls, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -51,6 +60,13 @@ class NamedTool(Incoming):
     """The choice of one tool, which the model has to call."""
 
     name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_our_form(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "name" not in given:
+            raise ValueError('it is "auto", "none", "required", or {"name": ...} of a tool')
+        return given
 
 
 ToolChoice = Annotated[

@@ -43,6 +43,7 @@ def test_a_summary_is_a_note_of_the_users_and_an_error_is_not_sent() -> None:
         ({"role": "user", "content": [{"type": "image", "media_type": "image/bmp", "data": ""}]}, "media_type"),
         ({"role": "user", "content": [{"type": "image", "media_type": "image/gif", "data": "iVBORw0KGgo="}]}, "data"),
         ({"role": "tool", "content": "x"}, "tool_call_id"),
+        ({"role": "user", "content": "x", "tool_call_id": "c1"}, "tool_call_id"),
         ({"role": "user", "content": "x", "tool_calls": [{"id": "1", "name": "f"}]}, "tool_calls"),
     ],
 )

@@ -78,6 +78,13 @@ async def test_a_conversation_whose_tools_are_others_is_told_anew(theatre: Open)
     assert t.stage.told[1] == [["call", "re: call", "18 degrees"]]
 
 
+async def test_an_answer_that_its_client_has_changed_leaves_nobody_waiting(theatre: Open) -> None:
+    t = await parked(theatre)
+    changed = {**CALLED, "content": "another answer"}
+    assert await t.served([*CALL, changed, result("18 degrees")]) == "cold"
+    await t.settled("idle")
+
+
 async def test_results_that_it_would_not_be_told_as_they_are_go_to_another(theatre: Open) -> None:
     t = await parked(theatre)
     t.stage.takes_results = False

@@ -31,12 +31,15 @@ def named(*names: str) -> list[ToolDefinition]:
     [
         ({"tools": [{"name": ""}]}, r"tools\.0\.name"),
         ({"tools": [{"name": "f"}, {"name": "g"}, {"name": "f"}]}, r"tools\n.*two tools have the name 'f'"),
+        ({"tools": [{"name": "f", "input_schema": {}}]}, r"tools\.0\n.*name, description and parameters"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, r"tools\.0\n.*name, description and parameters"),
         ({"tools": [{"name": "f", "parameters": {"type": "array"}}]}, r"tools\.0\.parameters\n.*object"),
         ({"tools": [{"name": "f", "parameters": {"type": ["object", "null"]}}]}, r"tools\.0\.parameters"),
         ({"tool_choice": "any"}, r"tool_choice"),
         ({"tool_choice": "required"}, r"tool_choice\n.*no tools"),
         ({"tools": [{"name": "f"}], "tool_choice": {"name": "g"}}, r"tool_choice\n.*no tool 'g'"),
-        ({"tools": [{"name": "f"}], "tool_choice": {"type": "function"}}, r"tool_choice.*name"),
+        ({"tools": [{"name": "f"}], "tool_choice": {"type": "function"}}, r"tool_choice.*\n.*name"),
+        ({"tools": [{"name": "f"}], "tool_choice": 5}, r"tool_choice.*\n.*name"),
     ],
 )
 def test_a_tool_or_a_choice_that_makes_no_sense_is_refused(wrong: dict[str, Any], where: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -209,6 +210,20 @@ async def test_arguments_come_as_the_model_writes_them(lab: ToolLab) -> None:
     asked = [*user("weather?"), {"role": "assistant", **rest.result}]
     result = {"role": "tool", "tool_call_id": call["id"], "content": "18 degrees"}
     assert (await lab.chat([*asked, result])).result["content"] == "18 degrees"
+
+
+async def test_nothing_of_a_tool_s_error_is_left_behind(lab: ToolLab) -> None:
+    asked = await lab.chat(ASKED)
+    whole = going_on(ASKED, asked, "18 degrees", "a secret of its client")
+    whole[-1]["is_error"] = True
+    assert (await lab.chat(whole)).result["served"] == "resumed"
+    await lab.lab.no_cli_is_left()
+
+    async def nothing() -> bool:
+        found = subprocess.run(["grep", "-rl", "a secret of its client", lab.lab.world.root], check=False)
+        return found.returncode == 1
+
+    await until(nothing)
 
 
 async def test_each_answer_costs_its_own_model_calls(lab: ToolLab) -> None:

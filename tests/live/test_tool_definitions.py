@@ -75,6 +75,9 @@ async def test_a_definition_arrives_as_it_is_or_a_warning_names_its_tool(lab: To
     assert name not in ("plain", "accents") or is_same
 
 
+DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
+
+
 @pytest.mark.parametrize("word", ["oneOf", "anyOf", "allOf"])
 async def test_what_does_not_arrive_at_all_is_refused(lab: ToolLab, word: str) -> None:
     schema: Json = {word: [{"required": ["a"]}], "properties": {"a": {}}}
@@ -88,12 +91,21 @@ async def test_what_does_not_arrive_at_all_is_refused(lab: ToolLab, word: str) -
 
 
 async def test_a_tool_that_the_cli_leaves_out_in_silence_fails_the_chat(lab: ToolLab) -> None:
-    answer = await lab.lab.chat(user("hello"), tools=[tool(), tool("g", properties={"p": {"type": "nope"}})])
+    # A schema that is one, and which the CLI does not take all the same.
+    odd = tool("g", properties={"p": {"type": "array", "items": [{"type": "string"}]}}, **DRAFT_7)
+    answer = await lab.lab.chat(user("hello"), tools=[tool(), odd])
     if "error" in answer.response:
         assert answer.error["kind"] == "unsupported"
         assert "'g'" in answer.error["message"]
     else:
         assert len(lab.received().tools) == 2
+
+
+async def test_a_schema_that_is_none_is_said_before_the_model_is_asked(lab: ToolLab) -> None:
+    answer = await lab.lab.chat(user("hello"), tools=[tool(), tool("g", properties={"p": {"type": "nope"}})])
+    said = answer.error["message"] if lab.lab.runner == "claude" else answer.result["warnings"][0]
+    assert "tools[1].parameters" in said
+    assert ".properties.p.type" in said
 
 
 ARGUMENTS = {
@@ -144,11 +156,12 @@ async def test_calls_of_the_past_that_share_an_id_are_told_each_with_its_own_res
 
 async def test_a_call_that_the_cli_cannot_hand_on_is_the_clients_all_the_same_and_goes_on(lab: ToolLab) -> None:
     for raw in ('{"city": "\\ud83d"}', '{"city": "Par', "[1]"):
-        asked = user(calling(("f", raw), text="x"))
+        # Beside one without arguments, of which copilot tells nothing then.
+        asked = user(calling(("f", raw), ("f", ""), text="x"))
         before = lab.model_calls
         answer = await lab.lab.chat(asked, tools=[tool()])
         assert answer.result["stop_reason"] == "tool_calls"
         async with asyncio.timeout(20):
-            gone_on = await lab.lab.chat(going_on(asked, answer, "done"), tools=[tool()])
+            gone_on = await lab.lab.chat(going_on(asked, answer, "x", "done"), tools=[tool()])
         assert (gone_on.result["served"] != "resumed", gone_on.result["content"]) == (True, "done")
         assert lab.model_calls == before + 2

@@ -21,6 +21,7 @@ from runners.providers.claude.session import ClaudeSession
 from runners.providers.claude.tool_host import SERVER, passes_unchanged
 from runners.settings import ClaudeSettings
 from runners.stream import Warn
+from runners.tool_calls import schema_problem
 from runners.wire.process import CliProcess, Finished, run
 
 TESTED_VERSIONS = ("2.1.197", "2.1.329")
@@ -116,10 +117,10 @@ class ClaudeProvider(LlmProvider):
 
     def preflight(self, request: ChatRequest) -> list[Warn]:
         for index, tool in enumerate(request.tools):
-            # Its vendor refuses these, and the CLI drops the tool, or its whole schema, in silence.
-            if composed := [word for word in _NOT_AT_THE_TOP if word in tool.parameters]:
-                where = f"tools[{index}].parameters"
-                raise UnsupportedError(f"{where}: claude takes no {composed[0]} at the top", runner=self.name)
+            # Its vendor refuses these, and the CLI drops the tool, its whole schema, or all tools, in silence.
+            composed = [f"no {word} at the top" for word in _NOT_AT_THE_TOP if word in tool.parameters]
+            if why := [*composed, *filter(None, [schema_problem(tool)])]:
+                raise UnsupportedError(f"tools[{index}].parameters: claude takes {why[0]}", runner=self.name)
         warnings = super().preflight(request)
         turns_of(request.conversation, names_of(request.tools))  # raises here, where no session is spent for it
         return warnings
@@ -162,8 +163,8 @@ class ClaudeProvider(LlmProvider):
 
     async def open(self) -> "ClaudeSession":
         argv = [self.binary(), *_ARGUMENTS, "--model", self.default_model, *self.settings.args]
-        # A killed CLI leaves a socket in its TMPDIR.
-        process = await CliProcess.spawn(
-            argv, env=self.environment(_ENVIRONMENT), cwd=self.directory("cwd"), temporary=self.temporary()
-        )
+        # A killed CLI leaves a socket in its TMPDIR, and it logs the errors of tools in its cache.
+        temporary = self.temporary()
+        env = self.environment(_ENVIRONMENT | {"XDG_CACHE_HOME": temporary.name})
+        process = await CliProcess.spawn(argv, env=env, cwd=self.directory("cwd"), temporary=temporary)
         return ClaudeSession(self, process)

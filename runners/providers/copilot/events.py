@@ -6,6 +6,8 @@ recorded transcripts.
 """
 
 import json
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from runners.errors import ContextOverflowError, ProtocolError, RequestCancelledError
@@ -177,10 +179,14 @@ class CopilotTranslator(Translator):
         self._usage = data
         reason = data.get("finishReason") or "stop"
         yield from self._calls.end_all(is_cut=reason == "length")
-        told = sum((data.get("toolCounts") or {}).values())
-        is_to_come = told > len(self._calls.made) or (self._calls.made and self._calls.are_all_ours)
-        if is_to_come and not self._has_message:
+        untold = Counter(data.get("toolCounts") or {})
+        untold.subtract(self._names.theirs(call.name) for call in self._calls.made)
+        if (self._calls.made or untold.total() > 0) and self._calls.are_all_ours and not self._has_message:
             return
+        for name in untold.elements():
+            # The message that would tell its id may not come: the CLI has another call that it cannot hand on.
+            yield from self._start(str(data.get("apiCallId", "")))
+            yield from self._calls.whole(f"call_{uuid.uuid4().hex}", self._names.own(name), "")
         if reason != "stop" or self._calls.made:
             if self._is_torn:
                 raise ProtocolError("copilot told its answer out of order, and does not tell it whole")
