@@ -220,8 +220,8 @@ async def test_nothing_of_a_tool_s_error_is_left_behind(lab: ToolLab) -> None:
     await lab.lab.no_cli_is_left()
 
     async def nothing() -> bool:
-        found = subprocess.run(["grep", "-rl", "a secret of its client", lab.lab.world.root], check=False)
-        return found.returncode == 1
+        command = ["grep", "-rl", "a secret of its client", str(lab.lab.world.root)]
+        return (await asyncio.to_thread(subprocess.run, command, check=False)).returncode == 1
 
     await until(nothing)
 
