@@ -52,11 +52,15 @@ class Service:
 
     def _who_waits_for(self, request: ChatRequest) -> Route | None:
         """Of those that answer by turns the one whose session waits for this request's results: its turn goes on."""
-        if not self._registry.is_alloy(request.model):
-            return None
         _, new = parted(request.conversation)
-        results = {message.tool_call_id for message in new}
-        for route in self._registry.alloy:
+        results = {message.tool_call_id for message in new if message.role == "tool"}
+        if not results or not self._registry.is_alloy(request.model):
+            return None
+        try:
+            members = self._registry.alloy
+        except ModelNotFoundError:
+            return None  # one whose models are not known yet: they are looked for next
+        for route in members:
             model = route.model or route.runner.default_model
             workers = [worker for worker in self._supervisor.pool(route.runner).workers if worker.model == model]
             if any(worker.state == "parked" and worker.awaits <= results for worker in workers):
