@@ -128,7 +128,8 @@ def test_lone_surrogates_and_nothing_at_all_have_a_conversation_too() -> None:
     ],
 )
 def test_what_is_new_stands_behind_the_last_answer(roles: list[str], new: int) -> None:
-    given = messages(*({"role": role, "content": "x", "tool_call_id": "c" * (role == "tool")} for role in roles))
+    answers = {"tool": {"tool_call_id": "c"}}
+    given = messages(*({"role": role, "content": "x"} | answers.get(role, {}) for role in roles))
     history, rest = parted(given)
     assert [*history, *rest] == given
     assert len(rest) == new
