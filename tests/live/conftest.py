@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.conftest import real_cli
 from tests.live.claude_lab import claude_lab
 from tests.live.copilot_lab import copilot_lab
 from tests.live.lab import Entries, Lab
+from tests.live.tool_lab import CLIS, ToolLab, tool_lab
 from tests.world import World
 
 
@@ -50,3 +52,34 @@ async def lab_of_copilot(module_copilot_lab: Lab) -> AsyncIterator[Lab]:
     """The module's daemon with copilot, with a connection of the test's own."""
     async with module_copilot_lab.connected():
         yield module_copilot_lab
+
+
+@pytest.fixture(scope="module", params=CLIS, ids="-".join)
+def cli(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    """A real CLI whose sessions wait for the results of tools, by its name: each, in each pinned version."""
+    name, version = request.param
+    return name, real_cli(name, version)
+
+
+@pytest.fixture(scope="module")
+def cli_world(cli: tuple[str, Path]) -> Iterator[World]:
+    """A world that a module's tests of one CLI share."""
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_tool_lab(cli: tuple[str, Path], cli_world: World, entries: Entries | None) -> AsyncIterator[ToolLab]:
+    """A daemon with one CLI that a module's tests share."""
+    name, binary = cli
+    async with tool_lab(cli_world, name, binary, {name: {}, **(entries or {})}) as lab:
+        yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab_with_tools(module_tool_lab: ToolLab) -> AsyncIterator[ToolLab]:
+    """The module's daemon, with a connection of the test's own and a model that obeys; at the end no CLI is left."""
+    async with module_tool_lab.lab.connected():
+        module_tool_lab.obey()
+        yield module_tool_lab

@@ -4,53 +4,31 @@ import asyncio
 import random
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-import pytest_asyncio
 
 from runners.messages import NO_RESULT
 from runners.testing import calling
-from tests.conftest import real_cli
-from tests.live.lab import Json
-from tests.live.tool_lab import CLIS, WEATHER, ToolLab, going_on, tool_lab
+from tests.live.lab import Entries, Json
+from tests.live.tool_lab import WEATHER, ToolLab, going_on, tool_lab
 from tests.world import Wire, World, until, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 PARIS = ("get_weather", {"city": "Paris"})
 ASKED = [{"role": "system", "content": "Be brief."}, *user(calling(PARIS, PARIS, text="I look."))]
-IMPATIENT = {"parked_ttl_s": 0.2}
-
-
-@pytest.fixture(scope="module", params=CLIS, ids="-".join)
-def cli(request: pytest.FixtureRequest) -> tuple[str, Path]:
-    name, version = request.param
-    return name, real_cli(name, version)
 
 
 @pytest.fixture(scope="module")
-def cli_world(cli: tuple[str, Path]) -> Iterator[World]:
-    made = World()
-    yield made
-    made.close()
+def entries() -> Entries:
+    return {"impatient": {"parked_ttl_s": 0.2}}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def module_tool_lab(cli: tuple[str, Path], cli_world: World) -> AsyncIterator[ToolLab]:
-    name, binary = cli
-    async with tool_lab(cli_world, name, binary, {name: {}, "impatient": IMPATIENT}) as lab:
-        yield lab
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def lab(module_tool_lab: ToolLab) -> AsyncIterator[ToolLab]:
-    """The module's daemon, with a connection of the test's own; at the end no CLI is left."""
-    async with module_tool_lab.lab.connected():
-        module_tool_lab.obey()
-        yield module_tool_lab
+@pytest.fixture
+def lab(lab_with_tools: ToolLab) -> ToolLab:
+    return lab_with_tools
 
 
 def told(lab: ToolLab, *results: tuple[str, bool | None]) -> bool:

@@ -1,47 +1,21 @@
 """What the real CLIs do not take as it is, of a tool's definition and of its calls: it is said, or it is mended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from runners.testing import calling
-from tests.conftest import real_cli
 from tests.live.lab import Json
-from tests.live.tool_lab import CLIS, ToolLab, going_on, tool_lab
-from tests.world import World, assistant, user
+from tests.live.tool_lab import ToolLab, going_on
+from tests.world import assistant, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest.fixture(scope="module", params=CLIS, ids="-".join)
-def cli(request: pytest.FixtureRequest) -> tuple[str, Path]:
-    name, version = request.param
-    return name, real_cli(name, version)
-
-
-@pytest.fixture(scope="module")
-def cli_world(cli: tuple[str, Path]) -> Iterator[World]:
-    made = World()
-    yield made
-    made.close()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def module_tool_lab(cli: tuple[str, Path], cli_world: World) -> AsyncIterator[ToolLab]:
-    name, binary = cli
-    async with tool_lab(cli_world, name, binary, {name: {}}) as lab:
-        yield lab
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def lab(module_tool_lab: ToolLab) -> AsyncIterator[ToolLab]:
-    async with module_tool_lab.lab.connected():
-        module_tool_lab.obey()
-        yield module_tool_lab
+@pytest.fixture
+def lab(lab_with_tools: ToolLab) -> ToolLab:
+    return lab_with_tools
 
 
 def tool(name: str = "f", description: str = "d", **schema: Any) -> Json:
