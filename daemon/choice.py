@@ -33,7 +33,8 @@ def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
     3. A blank of the same model, one that is ready before one that still starts.
     """
     able = [worker for worker in workers if worker.model == wanted.model]
-    same = [worker for worker in _of_the_conversation(wanted, able) if worker.options == wanted.options]
+    alike = [worker for worker in able if worker.options == wanted.options]
+    same = [worker for worker in alike if worker.conversation == wanted.history != NOTHING_SAID]
     for worker in same:
         if worker.state == "parked" and worker.awaits == wanted.results != frozenset():
             return worker
@@ -47,19 +48,12 @@ def decide(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
 def abandoned(wanted: Wanted, workers: Iterable[Worker]) -> Worker | None:
     """The parked worker whose conversation goes on elsewhere with this request: nobody will bring its results.
 
-    That is the same one, or one that began alike and has its calls: what its client changed in between, or asks for
-    now, is not what it was. Of several the one that waits the longest.
+    That is one that began alike and has its calls, whatever else its client has changed or asks for now. Of several the
+    one that waits the longest.
     """
-    workers = list(workers)
-    same = _of_the_conversation(wanted, workers)
     alike = [worker for worker in workers if worker.root == wanted.root != NOTHING_SAID]
-    changed = [worker for worker in alike if worker.awaits <= wanted.calls]
-    parked = [worker for worker in [*same, *changed] if worker.state == "parked"]
-    return min(parked, key=lambda worker: worker.used_s, default=None)
-
-
-def _of_the_conversation(wanted: Wanted, workers: Iterable[Worker]) -> list[Worker]:
-    return [worker for worker in workers if worker.conversation == wanted.history != NOTHING_SAID]
+    left = [worker for worker in alike if worker.state == "parked" and worker.awaits <= wanted.calls]
+    return min(left, key=lambda worker: worker.used_s, default=None)
 
 
 def surplus(workers: Iterable[Worker], most: int) -> list[Worker]:

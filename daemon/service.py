@@ -52,9 +52,11 @@ class Service:
 
     def _who_waits_for(self, request: ChatRequest) -> Route | None:
         """Of those that answer by turns the one whose session waits for this request's results: its turn goes on."""
+        if not self._registry.is_alloy(request.model):
+            return None
         _, new = parted(request.conversation)
         results = {message.tool_call_id for message in new if message.role == "tool"}
-        if not results or not self._registry.is_alloy(request.model):
+        if not results:
             return None
         try:
             members = self._registry.alloy

@@ -30,8 +30,7 @@ class Worker:
 
     `options` is what it was prepared with, None before that. `conversation` is what its CLI has been told and has
     answered, as long as it is not busy, and `root` what that began with. `awaits` are the tool calls whose results a
-    parked one waits for. `used_s` is
-    when it was last given back, on the monotonic clock.
+    parked one waits for. `used_s` is when it was last given back, on the monotonic clock.
     """
 
     def __init__(self, model: str, opening: Coroutine[Any, Any, Session]) -> None:

@@ -51,6 +51,11 @@ class ToolCalls:
         return call_id in self._begun
 
     @property
+    def ids(self) -> frozenset[str]:
+        """Those of the calls that are whole."""
+        return frozenset(call.id for call in self.made)
+
+    @property
     def are_all_ours(self) -> bool:
         """Whether every call is one that a CLI can ask its host for.
 

@@ -3,6 +3,7 @@
 Owns what a definition, a choice and a call look like. Knows no message and no provider, and does no I/O.
 """
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -91,7 +92,8 @@ class ToolNames:
         for tool in tools:
             if tool.name not in taken:
                 alike = self._alike(tool.name)
-                free = (f"{alike[: longest - len(end)]}{end}" for end in ("", *(f"_{n}" for n in range(2, 1000))))
+                ends = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+                free = (f"{alike[: longest - len(end)]}{end}" for end in ends)
                 self.changed[tool.name] = next(name for name in free if name not in taken)
                 taken.add(self.changed[tool.name])
         self._own = {theirs: own for own, theirs in self.changed.items()}

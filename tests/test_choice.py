@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -30,6 +30,7 @@ class Kept:
     model: str = "m"
     awaits: frozenset[str] = frozenset()
     used_s: float = 0.0
+    root: Conversation = NOTHING_SAID
 
 
 READY = Kept(options=None)
@@ -38,6 +39,9 @@ SAME = Kept(conversation=HISTORY)
 PARKED = Kept("parked", HISTORY, awaits=frozenset({"c1", "c2"}))
 FIRST = Wanted("m", PLAIN)
 NEXT = Wanted("m", PLAIN, HISTORY)
+ROOT = told([ChatMessage(role="user", content="Hi")])
+WAITS = replace(PARKED, root=ROOT)
+GOES_ON = replace(NEXT, root=ROOT, calls=PARKED.awaits)
 RESULT = Wanted("m", PLAIN, HISTORY, frozenset({"c1", "c2"}))
 
 
@@ -64,7 +68,7 @@ def workers(loop: asyncio.AbstractEventLoop, *kept: Kept) -> list[Worker]:
     made = loop.run_until_complete(make())
     for worker, one in zip(made, kept, strict=True):
         worker.state, worker.conversation, worker.options = one.state, one.conversation, one.options
-        worker.awaits, worker.used_s = one.awaits, one.used_s
+        worker.awaits, worker.used_s, worker.root = one.awaits, one.used_s, one.root
     return made
 
 
@@ -172,22 +176,16 @@ def test_the_choice_is_the_one_of_the_highest_merit_whatever_there_is(
 @pytest.mark.parametrize(
     ("going_on", "kept", "left"),
     [
-        (NEXT, [PARKED], PARKED),
-        (NEXT, [SAME, PARKED, Kept("parked", OTHER, awaits=PARKED.awaits)], PARKED),
-        # With the whole history its client may ask for another system prompt, or another model.
-        (
-            NEXT,
-            [Kept("parked", HISTORY, BRIEF, "n", PARKED.awaits)],
-            Kept("parked", HISTORY, BRIEF, "n", PARKED.awaits),
-        ),
+        (GOES_ON, [WAITS], WAITS),
+        (GOES_ON, [SAME, WAITS, replace(WAITS, root=told([ChatMessage(role="user", content="Bye")]))], WAITS),
+        # Its client may ask for another system prompt, or another model, or have changed an answer.
+        (GOES_ON, [replace(WAITS, options=BRIEF, model="n")], replace(WAITS, options=BRIEF, model="n")),
+        (GOES_ON, [replace(WAITS, conversation=OTHER)], replace(WAITS, conversation=OTHER)),
         # Two clients may have the same conversation: one of them goes on.
-        (
-            NEXT,
-            [Kept("parked", HISTORY, used_s=2), Kept("parked", HISTORY, used_s=1)],
-            Kept("parked", HISTORY, used_s=1),
-        ),
-        (NEXT, [SAME, READY, Kept("busy", HISTORY), Kept("draining", HISTORY)], None),
-        (FIRST, [PARKED, Kept("parked", NOTHING_SAID)], None),
+        (GOES_ON, [replace(WAITS, used_s=2), replace(WAITS, used_s=1)], replace(WAITS, used_s=1)),
+        (GOES_ON, [SAME, READY, replace(WAITS, state="busy"), replace(WAITS, state="draining")], None),
+        (GOES_ON, [replace(WAITS, awaits=frozenset({"c1", "c3"}))], None),
+        (FIRST, [PARKED, WAITS, Kept("parked", NOTHING_SAID)], None),
     ],
 )
 def test_a_conversation_that_goes_on_without_its_results_leaves_a_session_that_nobody_needs(

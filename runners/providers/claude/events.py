@@ -177,7 +177,7 @@ class ClaudeTranslator(Translator):
     @property
     def call_ids(self) -> frozenset[str]:
         """The ids of the calls that the model has made."""
-        return frozenset(call.id for call in self._calls.made)
+        return self._calls.ids
 
     def _delta(self, delta: Event) -> Iterable[ChatChunk]:
         match delta["type"]:

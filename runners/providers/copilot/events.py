@@ -205,7 +205,7 @@ class CopilotTranslator(Translator):
             # The CLI goes by the calls alone.
             stop_reason = "tool_calls"
         if self.is_clean:
-            self.awaits = frozenset(call.id for call in self._calls.made)
+            self.awaits = self._calls.ids
         yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
         if usage is not None:
             yield UsageReport(_usage(usage))
