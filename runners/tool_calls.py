@@ -6,7 +6,6 @@ Owns how arguments are read and checked, the same for every runner: nothing is m
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runners.stream import (
@@ -90,21 +89,16 @@ class ToolCalls:
         if rest:
             call.pieces.append(rest)
             yield ToolRequestArg(call.id, rest)
-        made = partial(ToolCall, id=call.id, name=call.name)
-        text = "".join(call.pieces)
-        try:
-            arguments = {} if not text and not is_cut else _object(text)
-        except ValueError as error:
-            why = f"the answer was cut: {error}" if is_cut else str(error)
-            self.made.append(made(arguments_raw=text, parse_error=why))
-        else:
-            misfit = None
+        made = tool_call(call.id, call.name, "".join(call.pieces), is_cut=is_cut)
+        if made.arguments_raw is None:
             try:
-                misfit = _misfit(arguments, self._schemas.get(call.name, {}))
+                misfit = _misfit(made.arguments, self._schemas.get(call.name, {}))
             except ValueError as error:
                 yield Warn(f"the arguments of {call.name} were not checked: its parameters are {error}")
-            self.made.append(made(arguments=arguments, parse_error=misfit))
-        yield ToolRequestComplete(self.made[-1])
+            else:
+                made = made.model_copy(update={"parse_error": misfit})
+        self.made.append(made)
+        yield ToolRequestComplete(made)
 
     def whole(self, call_id: str, name: str, text: str) -> Iterator[ChatChunk]:
         """All chunks of a call that came in one piece."""
@@ -116,6 +110,16 @@ class ToolCalls:
         """Ends those that have begun."""
         for call_id in list(self._open):
             yield from self.end(call_id, is_cut=is_cut)
+
+
+def tool_call(call_id: str, name: str, text: str, *, is_cut: bool = False) -> ToolCall:
+    """A call by the JSON text of its arguments. Without any text it has none, unless it `is_cut`."""
+    try:
+        arguments = {} if not text and not is_cut else _object(text)
+    except ValueError as error:
+        why = f"the answer was cut: {error}" if is_cut else str(error)
+        return ToolCall(id=call_id, name=name, arguments_raw=text, parse_error=why)
+    return ToolCall(id=call_id, name=name, arguments=arguments)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -11,12 +11,14 @@ import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from itertools import count
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from daemon.frontends.incoming import Model, WrongFieldsError, checked
 from daemon.service import Service
 from daemon.unix_socket import peer_uid
 from runners.errors import LineTooLongError, RequestCancelledError, RunnerError
@@ -30,7 +32,6 @@ _READ_BYTES = 256 * 1024
 _BATCH_BYTES = 64 * 1024
 _HANG_UP_CHECK_S = 0.25
 _LAST_WORDS_S = 1.0
-_PROBLEMS_TOLD = 10
 _numbers = count(1)
 
 _log = structlog.get_logger()
@@ -120,7 +121,7 @@ class RpcFrontend:
         """Answers a method that is no chat; RpcError for one that does not exist."""
         match method:
             case "health":
-                wanted = validated(_HealthParams, params)
+                wanted = _validated(_HealthParams, params)
                 return await self._service.health(wanted.runner, deep=wanted.deep)
             case "models":
                 return await self._service.models()
@@ -139,7 +140,7 @@ class RpcFrontend:
 
     async def chat(self, params: dict[str, Any], client: str) -> tuple[ChatRequest, ChatStream]:
         """The request, and the stream that answers it."""
-        request = validated(ChatRequest, params)
+        request = _validated(ChatRequest, params)
         return request, await self._service.chat(request, client=client)
 
 
@@ -275,33 +276,10 @@ def _runner_error(error: RunnerError) -> RpcError:
     return RpcError(RUNNER_ERROR, error.message, error.to_dict())
 
 
-def validated(model: type[Any], params: dict[str, Any]) -> Any:
+def _validated(model: type[Model], params: dict[str, Any]) -> Model:
     """`params` as the model, or an RpcError that names every wrong field by its path."""
     try:
-        return model.model_validate(params)
-    except ValidationError as error:
-        problems = [_problem(params, detail) for detail in error.errors()[:_PROBLEMS_TOLD]]
-        first = problems[0]
-        raise RpcError(INVALID_PARAMS, f"params.{first['path']}: {first['message']}", {"fields": problems}) from error
-
-
-def _problem(params: dict[str, Any], detail: Any) -> dict[str, str]:
-    location = detail["loc"]
-    if detail["type"].startswith("union_tag"):
-        location = (*location, "type")
-    return {"path": field_path(params, location), "message": detail["msg"].removeprefix("Value error, ")}
-
-
-def field_path(value: Any, location: tuple[int | str, ...]) -> str:
-    """The path of a field as its sender wrote it: pydantic's location less the names of union branches."""
-    path = ""
-    named = [step for step in location if not str(step).startswith("<")]
-    for position, step in enumerate(named):
-        is_last = position == len(named) - 1
-        if isinstance(value, list) and isinstance(step, int):
-            path += f"[{step}]"
-            value = value[step] if step < len(value) else None
-        elif isinstance(value, dict) and (is_last or (step in value and step != value.get("type"))):
-            path += f".{step}"
-            value = value.get(step)
-    return path.lstrip(".")
+        return checked(model, params)
+    except WrongFieldsError as error:
+        fields = [asdict(problem) for problem in error.problems]
+        raise RpcError(INVALID_PARAMS, f"params.{error.message}", {"fields": fields}) from error

@@ -1,0 +1,69 @@
+"""What a client has sent, held against the shape that it should have: every wrong field is named by its path."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from runners.errors import InvalidRequestError
+
+_PROBLEMS_TOLD = 10
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Sent(BaseModel):
+    """Strict in its types. A field that is not known is left alone, as the vendors' APIs do."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A wrong field, by its path as its sender wrote it."""
+
+    path: str
+    message: str
+
+
+class WrongFieldsError(InvalidRequestError):
+    """The message names the first of `problems`."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        first = problems[0]
+        super().__init__(f"{first.path}: {first.message}" if first.path else first.message)
+        self.problems = problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """As every RunnerError; the problems stand in its message."""
+        return {name: value for name, value in super().to_dict().items() if name != "problems"}
+
+
+def checked(model: type[Model], value: Any) -> Model:
+    """`value` as the model; WrongFieldsError when it is none."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise WrongFieldsError([_problem(value, detail) for detail in error.errors()[:_PROBLEMS_TOLD]]) from error
+
+
+def _problem(value: Any, detail: Any) -> Problem:
+    location = detail["loc"]
+    if detail["type"].startswith("union_tag"):
+        location = (*location, "type")
+    return Problem(_field_path(value, location), detail["msg"].removeprefix("Value error, "))
+
+
+def _field_path(value: Any, location: tuple[int | str, ...]) -> str:
+    """The path of a field as its sender wrote it: pydantic's location less the names of union branches."""
+    path = ""
+    named = [step for step in location if not str(step).startswith("<")]
+    for position, step in enumerate(named):
+        is_last = position == len(named) - 1
+        if isinstance(value, list) and isinstance(step, int):
+            path += f"[{step}]"
+            value = value[step] if step < len(value) else None
+        elif isinstance(value, dict) and (is_last or (step in value and step != value.get("type"))):
+            path += f".{step}"
+            value = value.get(step)
+    return path.lstrip(".")
