@@ -13,7 +13,7 @@ import structlog
 
 from daemon import __version__
 from daemon.config import Config, find_config, load_config
-from daemon.frontends.rpc import RpcFrontend
+from daemon.doors import Doors, Sockets, listening
 from daemon.memory import Memory
 from daemon.notify import Notifier
 from daemon.paths import private_directory, socket_path, state_directory
@@ -21,7 +21,6 @@ from daemon.reaper import Reaper, leased, sweep
 from daemon.registry import Registry
 from daemon.service import Service
 from daemon.supervisor import Supervisor
-from daemon.unix_socket import Instance
 from runners.errors import ConfigError
 
 _ENDS = (signal.SIGTERM, signal.SIGINT)
@@ -53,10 +52,12 @@ def serve(config: Config, launch: Launch) -> None:
     if launch.ready_fd is not None:
         os.set_inheritable(launch.ready_fd, False)
     state_dir = private_directory(state_directory())
-    with Instance(serves_at(config, launch.socket)) as instance, Notifier(os.environ) as notifier:
+    path = serves_at(config, launch.socket)
+    with listening(path, config.daemon.http) as sockets, Notifier(os.environ) as notifier:
         sweep(state_dir)
         with leased(state_dir) as run_dir:
-            asyncio.run(_Daemon(config, launch, instance, notifier, state_dir=state_dir, run_dir=run_dir).run())
+            daemon = _Daemon(config, launch, path, sockets, notifier, state_dir=state_dir, run_dir=run_dir)
+            asyncio.run(daemon.run())
 
 
 class _Daemon:
@@ -64,7 +65,8 @@ class _Daemon:
         self,
         config: Config,
         launch: Launch,
-        instance: Instance,
+        path: Path,
+        sockets: Sockets,
         notifier: Notifier,
         *,
         state_dir: Path,
@@ -72,7 +74,9 @@ class _Daemon:
     ) -> None:
         self._config = config
         self._launch = launch
-        self._instance = instance
+        self._path = path
+        self._addresses = sockets.addresses
+        self._http = config.daemon.http  # what is served, whatever a reload may say
         self._notifier = notifier
         self._state_dir = state_dir
         self._run_dir = run_dir
@@ -85,15 +89,15 @@ class _Daemon:
         self._supervisor = Supervisor(self._registry, memory=Memory(_limit_bytes(config)))
         is_autostarted = launch.idle_exit_s is not None
         self._service = Service(self._registry, self._supervisor, is_autostarted=is_autostarted)
-        self._rpc = RpcFrontend(
+        self._doors = Doors(
             self._service,
+            sockets,
             shut_down=self._shut_down,
             reload=self._reload,
             line_cap_bytes=config.daemon.parse_cap_bytes,
         )
 
     async def run(self) -> None:
-        assert self._instance.socket is not None
         loop = asyncio.get_running_loop()
         for number in _ENDS:
             loop.add_signal_handler(number, self._signalled)
@@ -103,11 +107,12 @@ class _Daemon:
         try:
             reaper.start()
             self._supervisor.start()
-            await self._rpc.start(self._instance.socket)
+            await self._doors.start()
             _log.info(
                 "daemon.ready",
                 version=__version__,
-                socket=str(self._instance.path),
+                socket=str(self._path),
+                http=self._addresses,
                 config=str(self._config.path),
                 runners=list(self._registry.runners),
             )
@@ -123,7 +128,7 @@ class _Daemon:
             for task in self._hang_ups:
                 task.cancel()
             await asyncio.gather(*self._hang_ups, return_exceptions=True)
-            await self._rpc.aclose()
+            await self._doors.aclose()
             await self._supervisor.aclose()
             await reaper.aclose()
             watchdog.cancel()
@@ -134,7 +139,7 @@ class _Daemon:
             _log.info("daemon.ended")
 
     def _tell_ready(self) -> None:
-        self._notifier.ready(f"serves {self._instance.path}")
+        self._notifier.ready(f"serves {self._path}")
         if self._launch.ready_fd is not None:
             # Who has started us may have lost patience.
             with suppress(BrokenPipeError):
@@ -144,9 +149,9 @@ class _Daemon:
     async def _until_its_end(self) -> None:
         while not self._end.is_set():
             limit_s = self._launch.idle_exit_s
-            left_s = None if limit_s is None else limit_s - self._rpc.unused_s
+            left_s = None if limit_s is None else limit_s - self._doors.unused_s
             if left_s is not None and left_s <= 0:
-                _log.info("daemon.unused", unused_s=round(self._rpc.unused_s))
+                _log.info("daemon.unused", unused_s=round(self._doors.unused_s))
                 self._end.set()
                 return
             with suppress(TimeoutError):
@@ -186,29 +191,30 @@ class _Daemon:
                 _log.error("daemon.kept_configuration", error=error.message)
                 raise
             finally:
-                self._notifier.ready(f"serves {self._instance.path}")
+                self._notifier.ready(f"serves {self._path}")
             is_moved = self._launch.socket is None and config.daemon.socket != self._config.daemon.socket
+            moved = ["daemon.socket"] * is_moved + ["daemon.http"] * (config.daemon.http != self._http)
             before, self._config, self._registry = self._registry.runners, config, registry
             self._supervisor.memory.limit_bytes = _limit_bytes(config)
             self._supervisor.memory.happened()
             self._service.replace(registry)
-            self._rpc.line_cap_bytes = config.daemon.parse_cap_bytes
+            self._doors.set_line_cap(config.daemon.parse_cap_bytes)
             told = {
                 "config": str(config.path),
                 "added": [name for name in registry.runners if name not in before],
                 "changed": [n for n, runner in registry.runners.items() if n in before and before[n] is not runner],
                 "removed": [name for name in before if name not in registry.runners],
-                "needs_restart": ["daemon.socket"] if is_moved else [],
+                "needs_restart": moved,
             }
             _log.info("daemon.reloaded", **told)
             return {"ok": True, **told}
 
     async def _drain(self) -> None:
         _log.info("daemon.draining", limit_s=self._config.daemon.drain_s)
-        waits = [asyncio.create_task(self._rpc.answered()), asyncio.create_task(self._force.wait())]
+        waits = [asyncio.create_task(self._doors.answered()), asyncio.create_task(self._force.wait())]
         await asyncio.wait(waits, timeout=self._config.daemon.drain_s, return_when=asyncio.FIRST_COMPLETED)
         if not waits[0].done():
-            _log.warning("daemon.cut_chats", requests=len(self._rpc.answering))
+            _log.warning("daemon.cut_chats", requests=len(self._doors.answering))
         for task in waits:
             task.cancel()
         await asyncio.gather(*waits, return_exceptions=True)

@@ -16,10 +16,11 @@ from daemon.breaker import STATED, Admission
 from daemon.gate import Gate
 from daemon.registry import Route
 from daemon.supervisor import Supervisor
+from daemon.tally import RunnerTally
 from daemon.turn import answer
 from runners.errors import RunnerError
-from runners.messages import ChatRequest
-from runners.stream import ChatChunk, Done, Failed, Retrying, Start, Warn
+from runners.messages import ChatRequest, Usage
+from runners.stream import ChatChunk, Done, Failed, Retrying, Start, UsageReport, Warn
 from runners.wire.deadlines import within
 
 _NOBODY_MENDS = ("invalid_request", "model_not_found", "cancelled")
@@ -29,7 +30,8 @@ _log = structlog.get_logger()
 
 
 class Chat:
-    """A request on its way. `client` names who sent it: nobody gets more than the others."""
+    """A request on its way. `client` names who sent it: nobody gets more than the others. `tally` has, by the
+    runner's name, who is told its end."""
 
     def __init__(
         self,
@@ -37,11 +39,13 @@ class Chat:
         supervisor: Supervisor,
         client: str,
         *,
+        tally: Callable[[str], RunnerTally],
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._request = request
         self._supervisor = supervisor
         self._client = client
+        self._tally = tally
         self._jitter = jitter
         self._said: set[str] = set()
         self._ends_s = 0.0
@@ -49,7 +53,7 @@ class Chat:
 
     async def answer(self, routes: Iterator[Route]) -> AsyncGenerator[ChatChunk, None]:
         """The chunks of the answer of the first of `routes` that gives one; raises the last failure when none does."""
-        began_s, outcome = time.monotonic(), "cancelled"
+        began_s, outcome, usage = time.monotonic(), "cancelled", Usage()
         route: Route | None = next(routes)
         assert route is not None
         self._ends_s = began_s + route.runner.timeouts(self._request).turn_s
@@ -61,6 +65,8 @@ class Chat:
                         async for chunk in chunks:
                             if isinstance(chunk, (Done, Failed)):
                                 outcome = chunk.stop_reason if isinstance(chunk, Done) else chunk.error.kind
+                            elif isinstance(chunk, UsageReport):
+                                usage = chunk.usage
                             yield chunk
                 except RunnerError as error:
                     outcome = error.kind
@@ -74,6 +80,7 @@ class Chat:
         finally:
             duration_s = round(time.monotonic() - began_s, 3)
             model = route.model or route.runner.default_model
+            self._tally(route.runner.name).ended(outcome, duration_s, usage)
             _log.info("chat.ended", runner=route.runner.name, model=model, outcome=outcome, duration_s=duration_s)
 
     @property

@@ -1,6 +1,7 @@
 """runners.yaml: found, read and checked. Every mistake is named by its key's path and its line, all at once."""
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,52 @@ from runners.wire.framing import LINE_CAP_BYTES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SIZE = re.compile(r"\d+(\.\d+)? *([kmgt]i?b?|b)?", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
 _Path = tuple[str | int, ...]
 
 ALLOY = "alloy"
 """The model that stands for those of `alloy:`, by turns."""
+
+
+class HttpSettings(BaseModel):
+    """The part `daemon.http`. `unix` is the socket, else one beside the other; false for none.
+
+    `tcp` is an address of this machine's loopback, where none is served unless it is named; `token_file` holds what has
+    to come with what is sent there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unix: Path | bool = True
+    tcp: str | None = None
+    token_file: Path | None = None
+
+    @field_validator("tcp")
+    @classmethod
+    def _is_loopback(cls, tcp: str | None) -> str | None:
+        if tcp is not None:
+            loopback_address(tcp)
+        return tcp
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """The host and port of `tcp`."""
+        return None if self.tcp is None else loopback_address(self.tcp)
+
+
+def loopback_address(tcp: str) -> tuple[str, int]:
+    """The host and port of `HOST:PORT`; ValueError for one that others could reach."""
+    found = _ADDRESS.fullmatch(tcp)
+    if found is None or int(found["port"]) > 65535:
+        raise ValueError(f"{tcp!r} is no address such as `127.0.0.1:8765`")
+    host = "127.0.0.1" if found["host"] == "localhost" else found["host"].strip("[]")
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(f"{found['host']} is not this machine's own: only 127.0.0.1, [::1] and localhost are served")
+    return host, int(found["port"])
 
 
 class DaemonSettings(BaseModel):
@@ -32,6 +75,7 @@ class DaemonSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     socket: Path | None = None
+    http: HttpSettings = HttpSettings()
     drain_s: float = Field(default=30, ge=0)
     max_cli_memory: ByteSize | None = Field(default=None, gt=0, description="a quarter of the machine's when left out")
     parse_cap_bytes: int = Field(default=LINE_CAP_BYTES, ge=1024, description="the longest line of a client")

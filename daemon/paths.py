@@ -37,6 +37,11 @@ def socket_path() -> Path:
     return state_directory() / "run" / _SOCKET
 
 
+def http_socket_path(rpc: Path) -> Path:
+    """The socket for HTTP of a daemon whose other socket is `rpc`."""
+    return rpc.with_name("http.sock" if rpc.name == _SOCKET else f"{rpc.stem}-http.sock")
+
+
 def named_config() -> Path | None:
     """The runners.yaml that the environment names."""
     named = os.environ.get("RUNNERD_CONFIG")

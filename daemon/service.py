@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from daemon.conversation import parted
 from daemon.memory import sizes_bytes
 from daemon.registry import Registry, Route
 from daemon.supervisor import Supervisor
+from daemon.tally import RunnerTally
 from daemon.worker import Worker
 from runners.errors import ModelNotFoundError, RequestCancelledError, RunnerError
 from runners.messages import ChatRequest, ModelInfo
@@ -31,6 +33,7 @@ class Service:
         self._supervisor = supervisor
         self._began_s = time.monotonic()
         self._draining = False
+        self._tallies: defaultdict[str, RunnerTally] = defaultdict(RunnerTally)
 
     async def chat(self, request: ChatRequest, *, client: str = "") -> ChatStream:
         """Answers through the runner that `request.model` names; raises ModelNotFoundError.
@@ -48,7 +51,8 @@ class Service:
         return self._answer(request, routes, client)
 
     def _answer(self, request: ChatRequest, routes: list[Route], client: str) -> ChatStream:
-        return ChatStream(Chat(request, self._supervisor, client).answer(iter(routes)), runner=routes[0].runner.name)
+        chat = Chat(request, self._supervisor, client, tally=self._tallies.__getitem__)
+        return ChatStream(chat.answer(iter(routes)), runner=routes[0].runner.name)
 
     def _who_waits_for(self, request: ChatRequest) -> Route | None:
         """Of those that answer by turns the one whose session waits for this request's results: its turn goes on."""
@@ -140,7 +144,8 @@ class Service:
     async def status(self) -> dict[str, Any]:
         """The daemon and its processes, now. The memory at the top is of them all, tasks and descriptors its own.
 
-        `served` counts the chats by how they were served, with the mean seconds until each had its session.
+        `served` counts the chats by how they were served, with the mean seconds until each had its session; `chats`
+        by how they ended, and `usage` is what they cost together, as far as their CLIs have said.
         """
         processes = [process for runner in self._supervisor.in_use() for process in runner.processes()]
         whole = {os.getpid(): False} | {process.pid: True for process in processes}
@@ -152,6 +157,7 @@ class Service:
                 "running": self._supervisor.gate(runner).limiter.running,
                 "queued": self._supervisor.gate(runner).limiter.queued,
                 "served": self._supervisor.pool(runner).tallies(),
+                **self._tallies[name].as_row(),
                 "workers": [_worker(worker, sizes) for pool in self._supervisor.pools(name) for worker in pool.workers],
             }
             for name, runner in self._registry.runners.items()

@@ -1,6 +1,7 @@
 """A service with scripted runners, on a clock and with a chance that the test turns."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from daemon.config import load_config
 from daemon.registry import Registry
 from daemon.service import Service
 from daemon.supervisor import Supervisor
+from daemon.tally import RunnerTally
 from runners.errors import RunnerError
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider, Session
@@ -60,6 +62,7 @@ class Routed:
         self.registry.eligible[:] = runners.values()
         self.supervisor = Supervisor(self.registry, lambda: self.now_s)
         self.service = Service(self.registry, self.supervisor)
+        self.tallies: defaultdict[str, RunnerTally] = defaultdict(RunnerTally)
         self.jitters: list[tuple[float, float]] = []
         self.chance = 0.0
 
@@ -74,7 +77,7 @@ class Routed:
 
     async def answer(self, *models: str, **fields: Any) -> list[ChatChunk]:
         """The chunks of a chat that goes the way of these runners, with the chance of the test."""
-        chat = Chat(asked(**fields), self.supervisor, "", jitter=self.jitter)
+        chat = Chat(asked(**fields), self.supervisor, "", tally=self.tallies.__getitem__, jitter=self.jitter)
         return [chunk async for chunk in chat.answer(map(self.registry.resolve, models))]
 
 

@@ -1,11 +1,12 @@
 """What a client has sent, held against the shape that it should have: every wrong field is named by its path."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from runners.errors import InvalidRequestError
+from runners.messages import ImagePart
 
 _PROBLEMS_TOLD = 10
 
@@ -35,8 +36,8 @@ class WrongFieldsError(InvalidRequestError):
         self.problems = problems
 
     def to_dict(self) -> dict[str, Any]:
-        """As every RunnerError; the problems stand in its message."""
-        return {name: value for name, value in super().to_dict().items() if name != "problems"}
+        """As every RunnerError, with all problems."""
+        return super().to_dict() | {"problems": [asdict(problem) for problem in self.problems]}
 
 
 def checked(model: type[Model], value: Any) -> Model:
@@ -47,11 +48,23 @@ def checked(model: type[Model], value: Any) -> Model:
         raise WrongFieldsError([_problem(value, detail) for detail in error.errors()[:_PROBLEMS_TOLD]]) from error
 
 
+def image_part(media_type: str, data: str) -> ImagePart:
+    """An image; for use in a validator, so a plain ValueError when it is none."""
+    try:
+        return ImagePart.model_validate({"media_type": media_type, "data": data})
+    except ValidationError as error:
+        raise ValueError(_message(error.errors()[0])) from error
+
+
 def _problem(value: Any, detail: Any) -> Problem:
     location = detail["loc"]
     if detail["type"].startswith("union_tag"):
         location = (*location, "type")
-    return Problem(_field_path(value, location), detail["msg"].removeprefix("Value error, "))
+    return Problem(_field_path(value, location), _message(detail))
+
+
+def _message(detail: Any) -> str:
+    return str(detail["msg"]).removeprefix("Value error, ")
 
 
 def _field_path(value: Any, location: tuple[int | str, ...]) -> str:

@@ -11,7 +11,6 @@ import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from itertools import count
 from typing import Any
 
@@ -281,5 +280,4 @@ def _validated(model: type[Model], params: dict[str, Any]) -> Model:
     try:
         return checked(model, params)
     except WrongFieldsError as error:
-        fields = [asdict(problem) for problem in error.problems]
-        raise RpcError(INVALID_PARAMS, f"params.{error.message}", {"fields": fields}) from error
+        raise RpcError(INVALID_PARAMS, f"params.{error.message}", {"fields": error.to_dict()["problems"]}) from error

@@ -1,0 +1,210 @@
+"""One chat over HTTP: the body is read, the answer told, whole or as server-sent events, and every failure said.
+
+Knows no API: what a request means and how an answer looks in an API's words is its `Dialect`'s business, and what is
+done about it that of `daemon.service`.
+"""
+
+import asyncio
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from daemon.frontends.incoming import WrongFieldsError
+from daemon.service import Service
+from runners.errors import InvalidRequestError, LineTooLongError, ProtocolError, RequestCancelledError, RunnerError
+from runners.messages import ChatRequest, ChatResponse
+from runners.stream import ChatChunk, ChatStream, Failed, Start, fold
+from runners.wire.framing import dump_json, parse_json_exactly
+
+_PING_S = 15.0
+_STATUS = {
+    "invalid_request": 400,
+    "unsupported": 400,
+    "context_overflow": 400,
+    "not_authenticated": 401,
+    "auth_expired": 401,
+    "permission": 403,
+    "model_not_found": 404,
+    "line_too_long": 413,
+    "rate_limited": 429,
+    "quota_exhausted": 429,
+    "not_installed": 503,
+    "overloaded": 503,
+    "queue_full": 503,
+    "cancelled": 503,
+    "config": 503,
+    "timeout": 504,
+}
+"""By the kind of a RunnerError; every other is a failure of what stands behind us."""
+_FAILED_BEHIND_US = 502
+
+
+class Answer(ABC):
+    """How one answer is told in the words of an API. Pure, one object for each answer.
+
+    `warnings` are those of the translation, and then those of the runner: they stand in what is told last.
+    """
+
+    def __init__(self, request: ChatRequest, warnings: list[str]) -> None:
+        self.request = request
+        self.warnings = warnings
+        self.created_s = int(time.time())
+
+    @abstractmethod
+    def frames(self, chunk: ChatChunk) -> Iterator[bytes]:
+        """The server-sent events that a chunk makes; a Failed is the last one."""
+
+    @abstractmethod
+    def whole(self, response: ChatResponse) -> dict[str, Any]:
+        """The answer to who does not want it as a stream."""
+
+
+class Dialect(ABC):
+    """An API: what it is asked, and how it answers."""
+
+    ping: bytes = b": still at it\n\n"
+    """An event without meaning, told where nothing else is for a while: who listens knows that we are there."""
+
+    @abstractmethod
+    def read(self, body: Any) -> Answer:
+        """The request that a JSON body makes, in the Answer that tells of it; raises WrongFieldsError."""
+
+    @abstractmethod
+    def error(self, status: int, message: str, error: RunnerError | None) -> dict[str, Any]:
+        """The body of an error; `error` where it is one of ours and not of HTTP itself."""
+
+
+def event(data: Any, name: str | None = None) -> bytes:
+    """A server-sent event."""
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return b"".join((head, b"data: ", dump_json(data), b"\n"))
+
+
+def told(error: RunnerError) -> str:
+    """What a person is told of a failure."""
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def status_of(error: RunnerError) -> int:
+    """The HTTP status of a failure."""
+    return _STATUS.get(error.kind, _FAILED_BEHIND_US)
+
+
+def field_of(error: RunnerError | None) -> str | None:
+    """The field that a request was refused for."""
+    return error.problems[0].path or None if isinstance(error, WrongFieldsError) else None
+
+
+def refusal(dialect: Dialect, error: RunnerError) -> web.Response:
+    """A failure as a whole answer. The vendors' clients obey its headers: whether to try again, and when."""
+    headers = {"x-should-retry": "true" if error.retryable else "false"}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if error.kind == "not_authenticated":
+        headers["www-authenticate"] = "Bearer"
+    status = status_of(error)
+    return _json(dialect.error(status, told(error), error), status, headers)
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=dump_json(body), status=status, headers=headers, content_type="application/json")
+
+
+async def body_of(request: web.Request, cap_bytes: int) -> Any:
+    """The JSON that a request brings: InvalidRequestError when it is none, LineTooLongError when it is too much."""
+    data = bytearray()
+    async for piece, _ in request.content.iter_chunks():
+        data += piece
+        if len(data) > cap_bytes:
+            raise LineTooLongError(f"the body is longer than {cap_bytes} bytes (daemon.parse_cap_bytes)")
+    try:
+        return parse_json_exactly(bytes(data))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"the body is no JSON: {error}") from error
+
+
+class Exchange:
+    """Serves chats in one dialect. `is_closing` says that it is we who cancel, and not the client who has gone."""
+
+    def __init__(
+        self, service: Service, dialect: Dialect, *, cap_bytes: Callable[[], int], is_closing: Callable[[], bool]
+    ) -> None:
+        self._service = service
+        self._dialect = dialect
+        self._cap_bytes = cap_bytes
+        self._is_closing = is_closing
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        """Answers one request; raises the RunnerError of one that has no answer yet."""
+        answer = self._dialect.read(await body_of(request, self._cap_bytes()))
+        # A connection is a client: it may have as much as another one.
+        stream = await self._service.chat(answer.request, client=f"http {id(request.transport)}")
+        if answer.request.stream:
+            return await self._streamed(request, answer, stream)
+        response = await fold(stream)
+        return _json(answer.whole(response), headers={"x-runnerd-served": response.served})
+
+    async def _streamed(self, request: web.Request, answer: Answer, stream: ChatStream) -> web.StreamResponse:
+        # Until the answer begins its failure is an HTTP status, which clients understand best.
+        async with stream:
+            served, begin = await self._begun(answer, stream)
+            headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+            response = web.StreamResponse(headers=headers | {"x-runnerd-served": served})
+            try:
+                await response.prepare(request)
+                async with self._kept_alive(response) as write:
+                    await write(begin)
+                    await self._rest(answer, stream, write)
+                await response.write_eof()
+            except ConnectionError:
+                pass  # nobody listens any more: leaving ends the turn
+        return response
+
+    async def _begun(self, answer: Answer, stream: ChatStream) -> tuple[str, bytes]:
+        """How the answer is served, and what is told of it so far."""
+        frames: list[bytes] = []
+        async for chunk in stream:
+            frames += answer.frames(chunk)
+            if isinstance(chunk, Start):
+                return chunk.served, b"".join(frames)
+        raise ProtocolError("the answer has no begin")
+
+    async def _rest(self, answer: Answer, stream: ChatStream, write: Callable[[bytes], Any]) -> None:
+        try:
+            async for chunk in stream:
+                if frames := b"".join(answer.frames(chunk)):
+                    await write(frames)
+        except asyncio.CancelledError:
+            if not self._is_closing():
+                raise
+            cut = RequestCancelledError("the daemon ends, and the answer was cut")
+            await write(b"".join(answer.frames(Failed(cut))))
+
+    @asynccontextmanager
+    async def _kept_alive(self, response: web.StreamResponse) -> AsyncIterator[Callable[[bytes], Any]]:
+        """Writes what it is given, and a ping where nothing was given for a while."""
+        wrote_s = time.monotonic()
+
+        async def write(data: bytes) -> None:
+            nonlocal wrote_s
+            await response.write(data)
+            wrote_s = time.monotonic()
+
+        async def ping() -> None:
+            while True:
+                await asyncio.sleep(wrote_s + _PING_S - time.monotonic())
+                if time.monotonic() - wrote_s >= _PING_S:
+                    await write(self._dialect.ping)
+
+        pinging = asyncio.create_task(ping(), name="http-ping")
+        try:
+            yield write
+        finally:
+            pinging.cancel()
+            # One that failed met the same closed connection as we do.
+            await asyncio.gather(pinging, return_exceptions=True)

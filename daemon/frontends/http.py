@@ -1,0 +1,117 @@
+"""The HTTP server: the doors of the vendors' APIs, and what monitors ask.
+
+Owns connections and who is being answered; who may come in is `guard`'s business, each API that of its dialect.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from daemon.frontends import chat_completions, messages, probes, responses
+from daemon.frontends.exchange import Dialect, Exchange, body_of, refusal
+from daemon.frontends.guard import Guard
+from daemon.frontends.model_list import ModelList
+from daemon.service import Service
+from runners.errors import RequestCancelledError, RunnerError
+from runners.wire.framing import dump_json
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = structlog.get_logger()
+
+
+class HttpFrontend:
+    """Serves HTTP on sockets that are bound already. `body_cap_bytes` may be changed."""
+
+    def __init__(self, service: Service, guard: Guard, *, body_cap_bytes: int) -> None:
+        self.body_cap_bytes = body_cap_bytes
+        self._service = service
+        self._guard = guard
+        self._dialects: dict[str, Dialect] = {
+            "/v1/chat/completions": chat_completions.ChatCompletions(),
+            "/v1/responses": responses.Responses(),
+            "/v1/messages": messages.Messages(),
+        }
+        self._answering: set[asyncio.Task[None]] = set()
+        self._is_closing = False
+        self._last_use_s = time.monotonic()
+        self._runner = web.AppRunner(self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._received])
+        for path, dialect in self._dialects.items():
+            exchange = Exchange(
+                self._service, dialect, cap_bytes=lambda: self.body_cap_bytes, is_closing=lambda: self._is_closing
+            )
+            app.router.add_post(path, exchange)
+        app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
+        ModelList(self._service).add_to(app.router)
+        probes.Probes(self._service).add_to(app.router)
+        return app
+
+    async def start(self, listening: list[socket.socket]) -> None:
+        """Accepts connections."""
+        await self._runner.setup()
+        for bound in listening:
+            # As for the other socket: without descriptors asyncio tries, and logs, as often as its backlog is long.
+            await web.SockSite(self._runner, bound, backlog=1).start()
+            bound.listen(socket.SOMAXCONN)
+
+    @property
+    def answering(self) -> list[asyncio.Task[None]]:
+        """The requests that have no answer yet."""
+        return list(self._answering)
+
+    @property
+    def unused_s(self) -> float:
+        """Seconds since the last request was answered; 0 while one is."""
+        return 0.0 if self._answering else time.monotonic() - self._last_use_s
+
+    async def aclose(self) -> None:
+        """Accepts no more, and ends every answer that still runs, saying so."""
+        self._is_closing = True
+        answering = self.answering
+        for task in answering:
+            task.cancel()
+        if answering:
+            await asyncio.wait(answering, timeout=1)
+        await self._runner.cleanup()
+
+    async def _count_tokens(self, request: web.Request) -> web.Response:
+        counted = messages.counted(await body_of(request, self.body_cap_bytes))
+        return web.Response(body=dump_json(counted), content_type="application/json")
+
+    def _dialect(self, request: web.Request) -> Dialect:
+        return next(
+            (dialect for path, dialect in self._dialects.items() if request.path.startswith(path)),
+            self._dialects["/v1/chat/completions"],
+        )
+
+    @web.middleware
+    async def _received(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Every request: who has sent it, and what becomes of its failure."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        try:
+            self._guard.check(request)
+            return await handler(request)
+        except RunnerError as error:
+            return refusal(self._dialect(request), error)
+        except web.HTTPException as error:
+            body = self._dialect(request).error(error.status, f"{request.method} {request.path}: {error.reason}", None)
+            headers = {name: value for name, value in error.headers.items() if name.lower() == "allow"}
+            return web.Response(
+                body=dump_json(body), status=error.status, headers=headers, content_type="application/json"
+            )
+        except asyncio.CancelledError:
+            if not self._is_closing:
+                raise
+            return refusal(self._dialect(request), RequestCancelledError("the daemon ends, and the request was cut"))
+        finally:
+            self._answering.discard(task)
+            self._last_use_s = time.monotonic()

@@ -1,0 +1,112 @@
+"""What OpenAI's two APIs have in common: the form of errors, images, and what no CLI can do."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from daemon.frontends.exchange import field_of
+from daemon.frontends.incoming import Sent, image_part
+from runners.errors import RunnerError
+from runners.messages import ImagePart, ReasoningEffort, Usage
+
+_DATA_URL = re.compile(r"data:(?P<type>[a-z/+.-]+);base64,(?P<data>.*)", re.IGNORECASE | re.DOTALL)
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_CODES = {
+    "context_overflow": "context_length_exceeded",
+    "not_authenticated": "invalid_api_key",
+    "auth_expired": "invalid_api_key",
+    "rate_limited": "rate_limit_exceeded",
+    "quota_exhausted": "insufficient_quota",
+    "unsupported": "unsupported_value",
+}
+_EFFORTS: dict[str, ReasoningEffort] = {
+    "none": "none",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+    "max": "xhigh",
+}
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class JsonSchema(Sent):
+    """The shape that an answer is to have."""
+
+    name: str = "answer"
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+    description: str | None = None
+
+    def wrapped(self) -> dict[str, Any]:
+        """As a ResponseFormat takes it."""
+        whole = {"name": self.name, "schema": self.schema_ or {"type": "object"}, "strict": self.strict}
+        return {name: value for name, value in whole.items() if value is not None}
+
+
+class Function(Sent):
+    """A tool of the client's: its arguments are `parameters`."""
+
+    name: str = Field(min_length=1)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+    def ours(self) -> dict[str, Any]:
+        """As a ToolDefinition takes it."""
+        return {"name": self.name, "description": self.description, "parameters": self.parameters}
+
+
+def error_type(status: int) -> str:
+    """What OpenAI calls an error of this status."""
+    return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def error_code(kind: str) -> str:
+    """What OpenAI calls a failure of ours; where it has no word for it, our own stands."""
+    return _CODES.get(kind, kind)
+
+
+def error_body(status: int, message: str, error: RunnerError | None) -> dict[str, Any]:
+    """An error as OpenAI's clients read it, and beside it what we know besides."""
+    body = {
+        "message": message,
+        "type": error_type(status),
+        "param": field_of(error),
+        "code": None if error is None else error_code(error.kind),
+    }
+    return {"error": body if error is None else body | {"runnerd": error.to_dict()}}
+
+
+def effort(asked: Effort | None) -> tuple[ReasoningEffort | None, list[str]]:
+    """Our word for an effort, and a warning where it is not the same."""
+    if asked is None:
+        return None, []
+    ours = _EFFORTS[asked]
+    return ours, [] if ours == asked else [f"no runner has the effort {asked!r}: {ours!r} is asked for"]
+
+
+def _image(url: Any) -> ImagePart:
+    found = _DATA_URL.fullmatch(url) if isinstance(url, str) else None
+    if found is None:
+        raise ValueError("only a data URL is taken (data:image/png;base64,...): runnerd fetches nothing")
+    return image_part(found["type"].lower().replace("image/jpg", "image/jpeg"), found["data"])
+
+
+Image = Annotated[ImagePart, BeforeValidator(_image)]
+"""An image, sent as its data URL."""
+
+
+def token_counts(usage: Usage) -> tuple[int, int] | None:
+    """The prompt's and the answer's tokens; None where the CLI did not say, for there is no word for that."""
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    return usage.input_tokens, usage.output_tokens
+
+
+def refuse(value: Any, *neutral: Any) -> Any:
+    """Refuses what no CLI can do; ValueError unless the value is one that asks for nothing."""
+    if value is None or value in neutral:
+        return value
+    raise ValueError("Unsupported value: no CLI can do this")

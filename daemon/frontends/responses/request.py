@@ -1,0 +1,277 @@
+"""What a client of the Responses API asks: its shapes, and what they mean for a runner. Pure.
+
+A field that this API knows and that changes nothing here (`store`, `include`, `metadata`, ...) is left alone; one that
+needs what OpenAI has stored, or that no CLI can do, is refused.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from daemon.frontends import openai
+from daemon.frontends.incoming import Sent, checked
+from runners.messages import ChatMessage, ChatRequest, ImagePart, Part, TextPart
+from runners.tool_calls import tool_call
+from runners.tools import ToolCall
+
+
+class _Text(Sent):
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+
+    def ours(self) -> TextPart:
+        return TextPart(text=self.text)
+
+
+class _Refusal(Sent):
+    type: Literal["refusal"]
+    refusal: str
+
+    def ours(self) -> TextPart:
+        return TextPart(text=self.refusal)
+
+
+class _Image(Sent):
+    type: Literal["input_image"]
+    image_url: openai.Image
+
+    def ours(self) -> ImagePart:
+        return self.image_url
+
+
+_Part = Annotated[_Text | _Refusal | _Image, Field(discriminator="type")]
+
+
+def _is_list(value: Any) -> str:
+    return "<list>" if isinstance(value, list) else "<string>"
+
+
+_Content = Annotated[Annotated[str, Tag("<string>")] | Annotated[list[_Part], Tag("<list>")], Discriminator(_is_list)]
+
+
+def _parts(content: str | list[_Text | _Refusal | _Image]) -> list[Part]:
+    return [TextPart(text=content)] if isinstance(content, str) else [part.ours() for part in content]
+
+
+class _Message(Sent):
+    role: Literal["user", "assistant", "system", "developer"]
+    content: _Content
+
+
+class _Summary(Sent):
+    text: str = ""
+
+
+class _Reasoning(Sent):
+    summary: list[_Summary] | None = None
+    content: list[_Summary] | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.content or self.summary or [])
+
+
+class _Call(Sent):
+    call_id: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+    arguments: str
+
+    def ours(self) -> ToolCall:
+        return tool_call(self.call_id, self.name, self.arguments)
+
+
+class _CustomCall(Sent):
+    call_id: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+    input: str
+
+    def ours(self) -> ToolCall:
+        return ToolCall(id=self.call_id, name=self.name, arguments={"input": self.input})
+
+
+class _Result(Sent):
+    call_id: str = Field(min_length=1)
+    output: _Content
+
+    def ours(self) -> ChatMessage:
+        content = self.output if isinstance(self.output, str) else _parts(self.output)
+        return ChatMessage(role="tool", tool_call_id=self.call_id, content=content)
+
+
+def _kind_of_item(item: Any) -> Any:
+    return item.get("type", "message") if isinstance(item, dict) else None
+
+
+_Item = Annotated[
+    Annotated[_Message, Tag("message")]
+    | Annotated[_Reasoning, Tag("reasoning")]
+    | Annotated[_Call, Tag("function_call")]
+    | Annotated[_CustomCall, Tag("custom_tool_call")]
+    | Annotated[_Result, Tag("function_call_output")]
+    | Annotated[_Result, Tag("custom_tool_call_output")],
+    Discriminator(_kind_of_item),
+]
+
+
+class _Tool(Sent):
+    """One of the client's own is a `function` or a `custom` one; whatever else there is OpenAI runs itself."""
+
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+_FREE_TEXT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+"""What a custom tool takes: one text. That it may have a grammar no CLI knows."""
+
+
+class _NamedTool(Sent):
+    type: Literal["function", "custom"]
+    name: str
+
+
+_Choice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[_NamedTool, Tag("<named>")],
+    Discriminator(lambda choice: "<word>" if isinstance(choice, str) else "<named>"),
+]
+
+
+class _Format(openai.JsonSchema):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+
+    def ours(self) -> dict[str, Any]:
+        return {"type": self.type, "json_schema": self.wrapped() if self.type == "json_schema" else None}
+
+
+class _TextConfig(Sent):
+    format: _Format | None = None
+
+
+class _ReasoningConfig(Sent):
+    effort: openai.Effort | None = None
+
+
+def _neutral(*values: Any) -> AfterValidator:
+    return AfterValidator(lambda value: openai.refuse(value, *values))
+
+
+def _is_stored(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("runnerd stores nothing: send the whole conversation as input")
+    return value
+
+
+class ResponsesRequest(Sent):
+    """The body of a request."""
+
+    model: str | None = None
+    input: Annotated[
+        Annotated[str, Tag("<string>")] | Annotated[list[_Item], Field(min_length=1), Tag("<list>")],
+        Discriminator(_is_list),
+    ]
+    instructions: str | None = None
+    stream: bool | None = None
+    max_output_tokens: int | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    tools: list[_Tool] | None = None
+    tool_choice: _Choice | None = None
+    parallel_tool_calls: bool | None = None
+    text: _TextConfig | None = None
+    reasoning: _ReasoningConfig | None = None
+    prompt_cache_key: str | None = None
+    previous_response_id: Annotated[Any, AfterValidator(_is_stored)] = None
+    conversation: Annotated[Any, AfterValidator(_is_stored)] = None
+    prompt: Annotated[Any, AfterValidator(_is_stored)] = None
+    background: Annotated[bool | None, _neutral(False)] = None
+    top_logprobs: Annotated[int | None, _neutral(0)] = None
+
+    @property
+    def custom_tools(self) -> frozenset[str]:
+        """The names of those that take one text and no JSON."""
+        return frozenset(tool.name for tool in self.tools or [] if tool.type == "custom" and tool.name)
+
+    def ours(self) -> tuple[ChatRequest, list[str]]:
+        """The request to a runner, and what of this one it does not have; WrongFieldsError for what makes no sense."""
+        effort, warnings = openai.effort(self.reasoning.effort if self.reasoning else None)
+        request = {
+            "model": self.model or None,
+            "messages": [*self._instructions(), *self._messages()],
+            "tools": list(self._tools(warnings)),
+            "tool_choice": {"name": self.tool_choice.name}
+            if isinstance(self.tool_choice, _NamedTool)
+            else self.tool_choice,
+            "max_tokens": self.max_output_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "response_format": self.text.format.ours() if self.text and self.text.format else None,
+            "reasoning_effort": effort,
+            "prompt_cache_key": self.prompt_cache_key,
+            "stream": bool(self.stream),
+        }
+        if self.tools and self.parallel_tool_calls is False:
+            warnings.append("no CLI takes parallel_tool_calls: the model may call several tools at once")
+        return checked(ChatRequest, request), warnings
+
+    def _instructions(self) -> Iterator[ChatMessage]:
+        if self.instructions:
+            yield ChatMessage(role="system", content=self.instructions)
+
+    def _messages(self) -> Iterator[ChatMessage]:
+        """The items that are one answer of the model's are one message."""
+        if isinstance(self.input, str):
+            yield ChatMessage(role="user", content=self.input)
+            return
+        answer: _AnswerOfThePast | None = None
+        for item in self.input:
+            is_spoken = isinstance(item, _Message)
+            is_the_models = isinstance(item, _Reasoning | _Call | _CustomCall) or (
+                isinstance(item, _Message) and item.role == "assistant"
+            )
+            if answer is not None and (not is_the_models or (is_spoken and answer.parts)):
+                yield answer.ours()
+                answer = None
+            if is_the_models:
+                answer = answer or _AnswerOfThePast()
+                answer.add(item)
+            elif isinstance(item, _Message):
+                role = "system" if item.role == "developer" else item.role
+                yield ChatMessage(role=role, content=_parts(item.content))
+            elif isinstance(item, _Result):
+                yield item.ours()
+        if answer is not None:
+            yield answer.ours()
+
+    def _tools(self, warnings: list[str]) -> Iterator[dict[str, Any]]:
+        for tool in self.tools or []:
+            if tool.type not in ("function", "custom"):
+                # Codex offers such without being asked to.
+                warnings.append(f"{tool.type} is run by OpenAI, and no CLI has it: it is left out")
+                continue
+            parameters = _FREE_TEXT if tool.type == "custom" else tool.parameters
+            yield {"name": tool.name, "description": tool.description, "parameters": parameters}
+
+
+class _AnswerOfThePast:
+    """The items of one answer, put together again."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self._reasoning: list[str] = []
+        self._calls: list[ToolCall] = []
+
+    def add(self, item: _Message | _Reasoning | _Call | _CustomCall | _Result) -> None:
+        """Takes the next item."""
+        if isinstance(item, _Message):
+            self.parts += _parts(item.content)
+        elif isinstance(item, _Reasoning):
+            self._reasoning.append(item.text)
+        elif isinstance(item, _Call | _CustomCall):
+            self._calls.append(item.ours())
+
+    def ours(self) -> ChatMessage:
+        """The message."""
+        reasoning = "".join(self._reasoning) or None
+        return ChatMessage(role="assistant", content=self.parts, reasoning=reasoning, tool_calls=self._calls)
