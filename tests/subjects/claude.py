@@ -29,6 +29,8 @@ _TOOL_CHOICES = {"none": "none", "any": "required"}
 
 def received_by_api(body: dict[str, Any]) -> Received:
     """What the stand-in received, in the contract's terms."""
+    output = body.get("output_config", {})
+    shape = output.get("format")
     thinks = body.get("thinking", {}).get("type") in ("adaptive", "enabled")
     tools = [
         {"name": tool["name"], "description": tool.get("description") or "", "parameters": tool["input_schema"]}
@@ -39,7 +41,8 @@ def received_by_api(body: dict[str, Any]) -> Received:
         "top_p": body.get("top_p"),
         "stop": body.get("stop_sequences"),
         "max_tokens": body.get("max_tokens"),
-        "reasoning_effort": body.get("output_config", {}).get("effort") if thinks else None,
+        "reasoning_effort": output.get("effort") if thinks else None,
+        "response_format": shape and {"type": "json_schema", "json_schema": {"name": "n", "schema": shape["schema"]}},
     }
     knobs |= offered(tools) | _tool_choice(body.get("tool_choice") or {})
     messages = our_messages(body)
@@ -156,12 +159,15 @@ class ReplayedClaude(Subject):
                 body["system"] = [{"type": "text", "text": prompt} for prompt in control["systemPrompt"]]
             elif control["subtype"] == "apply_flag_settings":
                 flags = control["settings"]["env"]
-                body |= json.loads(flags.get("CLAUDE_CODE_EXTRA_BODY") or "{}")
+                extra = json.loads(flags.get("CLAUDE_CODE_EXTRA_BODY") or "{}")
+                # As the CLI does it: what it has to say here itself stays.
+                body |= extra | {"output_config": body.get("output_config", {}) | extra.get("output_config", {})}
                 if flags.get("CLAUDE_CODE_MAX_OUTPUT_TOKENS"):
                     body["max_tokens"] = int(flags["CLAUDE_CODE_MAX_OUTPUT_TOKENS"])
                 if "CLAUDE_CODE_EFFORT_LEVEL" in flags:
                     body["thinking"] = {"type": "adaptive"}
-                    body["output_config"] = {"effort": flags["CLAUDE_CODE_EFFORT_LEVEL"]}
+                    effort = flags["CLAUDE_CODE_EFFORT_LEVEL"]
+                    body["output_config"] = body.get("output_config", {}) | {"effort": effort}
         if body["messages"][-1]["role"] == "assistant":
             del body["messages"][-1]  # an answer, which its model is sent with the next message
         return received_by_api({"system": [], **body})

@@ -105,6 +105,7 @@ class ClaudeProvider(LlmProvider):
             system_prompt="replace",
             history="native",
             images=True,
+            response_format=True,
             temperature=True,
             top_p=True,
             stop=True,
@@ -127,6 +128,8 @@ class ClaudeProvider(LlmProvider):
 
     def caveats(self, request: ChatRequest) -> Iterator[str]:
         yield from names_of(request.tools).caveats(self.name)
+        if request.response_format is not None and request.response_format.type == "json_object":
+            yield "claude has no response_format json_object: give it a json_schema; ignored"
         for tool in request.tools:
             if not is_told_unchanged(tool):
                 yield f"claude changes characters of the definition of {tool.name!r}: it normalizes them (NFKC)"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from runners.errors import InvalidRequestError
-from runners.messages import ChatMessage, ImagePart, TextPart
+from runners.messages import ChatMessage, ImagePart, ResponseFormat, TextPart
 from runners.provider import Sampling
 from runners.tools import NamedTool, ToolDefinition, ToolNames
 
@@ -39,6 +39,7 @@ def flags(sampling: Sampling, names: ToolNames) -> dict[str, str]:
         "tool_choice": {"type": "tool", "name": names.theirs(choice.name)}
         if isinstance(choice, NamedTool)
         else _TOOL_CHOICES[choice],
+        "output_config": _shape(sampling.response_format),
         # Of the two this one holds also within a turn that goes on behind its tools.
         "max_tokens": sampling.max_tokens,
     }
@@ -47,6 +48,13 @@ def flags(sampling: Sampling, names: ToolNames) -> dict[str, str]:
         "CLAUDE_CODE_EXTRA_BODY": json.dumps(body) if body else "",
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(sampling.max_tokens or ""),
     }
+
+
+def _shape(wanted: ResponseFormat | None) -> dict[str, Any] | None:
+    """The vendor's word for the shape of an answer. It has none for an object of any shape."""
+    if wanted is None or wanted.type != "json_schema" or wanted.wrapped is None:
+        return None
+    return {"format": {"type": "json_schema", "schema": wanted.wrapped["schema"]}}
 
 
 def line(role: str, blocks: list[dict[str, Any]]) -> dict[str, Any]:
