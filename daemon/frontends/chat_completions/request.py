@@ -158,7 +158,6 @@ class CompletionRequest(Sent):
     parallel_tool_calls: bool | None = None
     response_format: _Format | None = None
     reasoning_effort: openai.Effort | None = None
-    prompt_cache_key: str | None = None
     seed: int | None = None
     n: Annotated[int | None, _neutral(1)] = None
     logprobs: Annotated[bool | None, _neutral(False)] = None
@@ -195,7 +194,6 @@ class CompletionRequest(Sent):
             "stop": self.stop or [],
             "response_format": self._format(),
             "reasoning_effort": effort,
-            "prompt_cache_key": self.prompt_cache_key,
             "stream": bool(self.stream),
         }
         return checked(ChatRequest, request), warnings

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from daemon.frontends.incoming import Sent, checked, image_part
-from runners.messages import ChatMessage, ChatRequest, ImagePart, Part, ReasoningEffort, TextPart
+from runners.messages import ChatMessage, ChatRequest, ImagePart, Part, ReasoningEffort, Role, TextPart
 from runners.tools import ToolCall
 
 UNPARSED = "__unparsedToolInput"
@@ -65,7 +65,14 @@ def _kind_of_content(content: Any) -> str:
     return "<blocks>" if isinstance(content, list) else "<string>"
 
 
-_Plain = Annotated[_Text | _Image, Field(discriminator="type")]
+class _ToolReference(Sent):
+    """What Claude Code's search for tools has found."""
+
+    type: Literal["tool_reference"]
+    tool_name: str
+
+
+_Plain = Annotated[_Text | _Image | _ToolReference, Field(discriminator="type")]
 _PlainContent = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[_Plain], Tag("<blocks>")], Discriminator(_kind_of_content)
 ]
@@ -89,11 +96,17 @@ _Content = Annotated[
 
 
 def _parts(blocks: list[Any]) -> list[Part]:
-    return [
-        TextPart(text=block.text) if isinstance(block, _Text) else _image(block.source)
-        for block in blocks
-        if isinstance(block, _Text | _Image)
-    ]
+    return [part for block in blocks for part in _part(block)]
+
+
+def _part(block: Any) -> Iterator[Part]:
+    match block:
+        case _Text():
+            yield TextPart(text=block.text)
+        case _Image():
+            yield _image(block.source)
+        case _ToolReference():
+            yield TextPart(text=f"The tool {block.tool_name} can be called now.")
 
 
 class _Message(Sent):
@@ -112,17 +125,28 @@ class _Message(Sent):
     def _blocks(self) -> list[Any]:
         return [] if isinstance(self.content, str) else self.content
 
+    @property
+    def references(self) -> Iterator[str]:
+        """The names of tools that were found."""
+        results = [block.content for block in self._blocks if isinstance(block, _Result)]
+        blocks = [block for content in results if isinstance(content, list) for block in content]
+        yield from (block.tool_name for block in blocks if isinstance(block, _ToolReference))
+
     def ours(self) -> Iterator[ChatMessage]:
-        """Results of tools are messages of their own, before what the user says besides."""
+        """Results of tools are messages of their own, before what the user says besides.
+
+        A system message between others belongs where it stands, and there a model reads the user's alone.
+        """
+        role: Role = "user" if self.role == "system" else self.role
         if isinstance(self.content, str):
-            yield ChatMessage(role=self.role, content=self.content)
+            yield ChatMessage(role=role, content=self.content)
             return
         yield from (block.ours() for block in self.content if isinstance(block, _Result))
         parts = _parts(self.content)
         calls = [block.ours() for block in self.content if isinstance(block, _Call)]
         thinking = "".join(block.thinking for block in self.content if isinstance(block, _Thinking))
         if parts or self.role == "assistant" or not any(isinstance(block, _Result) for block in self.content):
-            yield ChatMessage(role=self.role, content=parts, reasoning=thinking or None, tool_calls=calls)
+            yield ChatMessage(role=role, content=parts, reasoning=thinking or None, tool_calls=calls)
 
 
 class _Tool(Sent):
@@ -130,6 +154,7 @@ class _Tool(Sent):
     name: str = Field(min_length=1)
     description: str | None = None
     input_schema: dict[str, Any]
+    defer_loading: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -214,13 +239,15 @@ class MessagesRequest(Sent):
         effort, warnings = self._effort()
         if self.tool_choice is not None and self.tool_choice.disable_parallel_tool_use:
             warnings.append("no CLI takes disable_parallel_tool_use: the model may call several tools at once")
+        if any(message.role == "system" for message in self.messages):
+            warnings.append("no CLI takes a system message between others: it is told as the user's")
         shape = (self.output_config and self.output_config.format) or self.output_format
         request = {
             "model": self.model or None,
             "messages": [*self._system(), *(ours for message in self.messages for ours in message.ours())],
             "tools": [
                 {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
-                for tool in self.tools or []
+                for tool in self._offered()
             ],
             "tool_choice": self.tool_choice and self.tool_choice.ours(),
             "max_tokens": self.max_tokens,
@@ -236,6 +263,11 @@ class MessagesRequest(Sent):
     def _system(self) -> list[ChatMessage]:
         blocks = [self.system] if isinstance(self.system, str) else [block.text for block in self.system or []]
         return [ChatMessage(role="system", content=text) for text in blocks if text]
+
+    def _offered(self) -> list[_Tool]:
+        """Without those that the model knows nothing of until a search has found them."""
+        found = {name for message in self.messages for name in message.references}
+        return [tool for tool in self.tools or [] if not tool.defer_loading or tool.name in found]
 
     def _effort(self) -> tuple[ReasoningEffort | None, list[str]]:
         thinking = self.thinking.ours() if self.thinking else None

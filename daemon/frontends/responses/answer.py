@@ -12,6 +12,7 @@ from typing import Any
 
 from daemon.frontends import openai
 from daemon.frontends.exchange import Answer, event, told
+from daemon.frontends.responses.request import Offered
 from runners.errors import RunnerError
 from runners.messages import ChatRequest, ChatResponse, Usage
 from runners.stream import (
@@ -34,14 +35,14 @@ _SAID_BACK = ("instructions", "max_output_tokens", "metadata", "reasoning", "tem
 
 
 class ResponsesAnswer(Answer):
-    """One answer. `said` is the body of the request, of which the API says a part again; `custom` see the request."""
+    """One answer. `said` is the body of the request, of which the API says a part again; `offered` see the request."""
 
     def __init__(
-        self, request: ChatRequest, warnings: list[str], *, said: dict[str, Any], custom: frozenset[str]
+        self, request: ChatRequest, warnings: list[str], *, said: dict[str, Any], offered: dict[str, Offered]
     ) -> None:
         super().__init__(request, warnings)
         self._said = said
-        self._custom = custom
+        self._offered = offered
         self._id = f"resp_{uuid.uuid4().hex}"
         self._numbers = count()
         self._model = ""
@@ -182,20 +183,22 @@ class ResponsesAnswer(Answer):
 
     # Calls of tools
 
-    def _call(self, call_id: str, name: str, text: str, item_id: str | None = None) -> dict[str, Any]:
-        is_custom = name in self._custom
-        return {
-            "id": item_id or f"{'ctc' if is_custom else 'fc'}_{uuid.uuid4().hex}",
-            "type": "custom_tool_call" if is_custom else "function_call",
+    def _call(self, call_id: str, our_name: str, text: str, item_id: str | None = None) -> dict[str, Any]:
+        tool = self._offered.get(our_name, Offered(our_name))
+        call = {
+            "id": item_id or f"{'ctc' if tool.is_custom else 'fc'}_{uuid.uuid4().hex}",
+            "type": "custom_tool_call" if tool.is_custom else "function_call",
             "status": "completed",
             "call_id": call_id,
-            "name": name,
-            "input" if is_custom else "arguments": text,
+            "name": tool.name,
+            "input" if tool.is_custom else "arguments": text,
         }
+        return call | ({} if tool.namespace is None else {"namespace": tool.namespace})
 
     def _input(self, call: ToolCall) -> str:
-        if call.name in self._custom and isinstance(call.arguments.get("input"), str):
-            return str(call.arguments["input"])
+        text = call.arguments.get("input")
+        if call.name in self._offered and self._offered[call.name].is_custom and isinstance(text, str):
+            return text
         return json.dumps(call.arguments, ensure_ascii=False) if call.arguments_raw is None else call.arguments_raw
 
     def _end_call(self, call: ToolCall) -> Iterator[bytes]:
@@ -205,7 +208,7 @@ class ResponsesAnswer(Answer):
             yield self._item_event("response.custom_tool_call_input.delta", call.id, delta=text)
             yield self._item_event("response.custom_tool_call_input.done", call.id, input=text)
         else:
-            yield self._item_event("response.function_call_arguments.done", call.id, name=call.name, arguments=text)
+            yield self._item_event("response.function_call_arguments.done", call.id, name=item["name"], arguments=text)
         yield self._event("response.output_item.done", output_index=index, item=item)
 
     def _item_event(self, kind: str, call_id: str, **fields: Any) -> bytes:
@@ -230,9 +233,14 @@ def _usage(usage: Usage) -> dict[str, Any] | None:
         return None
     told: dict[str, Any] = {
         "input_tokens": counts[0],
-        "input_tokens_details": {"cached_tokens": usage.cached_input_tokens or 0},
+        "input_tokens_details": _details("cached_tokens", usage.cached_input_tokens),
         "output_tokens": counts[1],
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+        "output_tokens_details": _details("reasoning_tokens", usage.reasoning_tokens),
         "total_tokens": sum(counts),
     }
     return told | ({} if usage.cost_usd is None else {"cost_usd": usage.cost_usd})
+
+
+def _details(name: str, count: int | None) -> dict[str, int] | None:
+    # Codex takes no null for a count, and leaves out what is not there.
+    return None if count is None else {name: count}

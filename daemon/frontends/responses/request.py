@@ -5,6 +5,7 @@ needs what OpenAI has stored, or that no CLI can do, is refused.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -75,10 +76,11 @@ class _Reasoning(Sent):
 class _Call(Sent):
     call_id: str = Field(min_length=1)
     name: str = Field(min_length=1)
+    namespace: str | None = None
     arguments: str
 
     def ours(self) -> ToolCall:
-        return tool_call(self.call_id, self.name, self.arguments)
+        return tool_call(self.call_id, Offered(self.name, self.namespace).our_name, self.arguments)
 
 
 class _CustomCall(Sent):
@@ -114,14 +116,55 @@ _Item = Annotated[
 ]
 
 
-class _Tool(Sent):
-    """One of the client's own is a `function` or a `custom` one; whatever else there is OpenAI runs itself."""
+@dataclass(frozen=True)
+class Offered:
+    """A tool as its client knows it: one in a `namespace` is called by both names, a custom one with a text."""
 
-    type: str
-    name: str | None = None
+    name: str
+    namespace: str | None = None
+    is_custom: bool = False
+
+    @property
+    def our_name(self) -> str:
+        """By which no other tool is known."""
+        return self.name if self.namespace is None else f"{self.namespace}__{self.name}"
+
+
+class _Function(Sent):
+    type: Literal["function", "custom"]
+    name: str = Field(min_length=1)
     description: str | None = None
     parameters: dict[str, Any] | None = None
 
+    def offered(self, namespace: str | None = None) -> tuple[Offered, "_Function"]:
+        return Offered(self.name, namespace, self.type == "custom"), self
+
+
+class _Namespace(Sent):
+    """What an MCP server has: so Codex tells of those."""
+
+    type: Literal["namespace"]
+    name: str = Field(min_length=1)
+    tools: list[_Function]
+
+
+class _OpenAis(Sent):
+    """Whatever else there is OpenAI runs itself."""
+
+    type: str
+
+
+def _kind_of_tool(tool: Any) -> str:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    return {"function": "<function>", "custom": "<function>", "namespace": "<namespace>"}.get(str(kind), "<openai>")
+
+
+_Tool = Annotated[
+    Annotated[_Function, Tag("<function>")]
+    | Annotated[_Namespace, Tag("<namespace>")]
+    | Annotated[_OpenAis, Tag("<openai>")],
+    Discriminator(_kind_of_tool),
+]
 
 _FREE_TEXT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 """What a custom tool takes: one text. That it may have a grammar no CLI knows."""
@@ -130,6 +173,7 @@ _FREE_TEXT = {"type": "object", "properties": {"input": {"type": "string"}}, "re
 class _NamedTool(Sent):
     type: Literal["function", "custom"]
     name: str
+    namespace: str | None = None
 
 
 _Choice = Annotated[
@@ -181,7 +225,6 @@ class ResponsesRequest(Sent):
     parallel_tool_calls: bool | None = None
     text: _TextConfig | None = None
     reasoning: _ReasoningConfig | None = None
-    prompt_cache_key: str | None = None
     previous_response_id: Annotated[Any, AfterValidator(_is_stored)] = None
     conversation: Annotated[Any, AfterValidator(_is_stored)] = None
     prompt: Annotated[Any, AfterValidator(_is_stored)] = None
@@ -189,9 +232,16 @@ class ResponsesRequest(Sent):
     top_logprobs: Annotated[int | None, _neutral(0)] = None
 
     @property
-    def custom_tools(self) -> frozenset[str]:
-        """The names of those that take one text and no JSON."""
-        return frozenset(tool.name for tool in self.tools or [] if tool.type == "custom" and tool.name)
+    def offered(self) -> dict[str, Offered]:
+        """The client's tools, by our names."""
+        return {offered.our_name: offered for offered, _ in self._functions()}
+
+    def _functions(self) -> Iterator[tuple[Offered, _Function]]:
+        for tool in self.tools or []:
+            if isinstance(tool, _Function):
+                yield tool.offered()
+            elif isinstance(tool, _Namespace):
+                yield from (function.offered(tool.name) for function in tool.tools)
 
     def ours(self) -> tuple[ChatRequest, list[str]]:
         """The request to a runner, and what of this one it does not have; WrongFieldsError for what makes no sense."""
@@ -199,21 +249,26 @@ class ResponsesRequest(Sent):
         request = {
             "model": self.model or None,
             "messages": [*self._instructions(), *self._messages()],
-            "tools": list(self._tools(warnings)),
-            "tool_choice": {"name": self.tool_choice.name}
-            if isinstance(self.tool_choice, _NamedTool)
-            else self.tool_choice,
+            "tools": [_definition(offered, function) for offered, function in self._functions()],
+            "tool_choice": self._choice(),
             "max_tokens": self.max_output_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "response_format": self.text.format.ours() if self.text and self.text.format else None,
             "reasoning_effort": effort,
-            "prompt_cache_key": self.prompt_cache_key,
             "stream": bool(self.stream),
         }
+        # Codex offers such without being asked to.
+        others = [tool.type for tool in self.tools or [] if isinstance(tool, _OpenAis)]
+        warnings += [f"{kind} is run by OpenAI, and no CLI has it: it is left out" for kind in others]
         if self.tools and self.parallel_tool_calls is False:
             warnings.append("no CLI takes parallel_tool_calls: the model may call several tools at once")
         return checked(ChatRequest, request), warnings
+
+    def _choice(self) -> Any:
+        if not isinstance(self.tool_choice, _NamedTool):
+            return self.tool_choice
+        return {"name": Offered(self.tool_choice.name, self.tool_choice.namespace).our_name}
 
     def _instructions(self) -> Iterator[ChatMessage]:
         if self.instructions:
@@ -244,14 +299,10 @@ class ResponsesRequest(Sent):
         if answer is not None:
             yield answer.ours()
 
-    def _tools(self, warnings: list[str]) -> Iterator[dict[str, Any]]:
-        for tool in self.tools or []:
-            if tool.type not in ("function", "custom"):
-                # Codex offers such without being asked to.
-                warnings.append(f"{tool.type} is run by OpenAI, and no CLI has it: it is left out")
-                continue
-            parameters = _FREE_TEXT if tool.type == "custom" else tool.parameters
-            yield {"name": tool.name, "description": tool.description, "parameters": parameters}
+
+def _definition(offered: Offered, function: _Function) -> dict[str, Any]:
+    parameters = _FREE_TEXT if offered.is_custom else function.parameters
+    return {"name": offered.our_name, "description": function.description, "parameters": parameters}
 
 
 class _AnswerOfThePast:
