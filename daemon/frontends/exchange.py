@@ -33,7 +33,7 @@ _STATUS = {
     "line_too_long": 413,
     "rate_limited": 429,
     "quota_exhausted": 429,
-    "not_installed": 503,
+    "not_installed": 424,
     "overloaded": 503,
     "queue_full": 503,
     "cancelled": 503,

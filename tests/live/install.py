@@ -1,6 +1,6 @@
 """Installs the pinned real CLIs into `.clis/` of the checkout, which git ignores: `python -m tests.live.install`.
 
-The pins stand in the providers (`TESTED_VERSIONS`). A version that is there already is left alone. Where npm or its
+The pins stand in the providers (`TESTED_VERSIONS`), those of clients here. A version that is there already is left alone. Where npm or its
 registry is missing this says so and ends well: the tests that need the CLI then skip loudly, or fail under CI.
 """
 
@@ -16,10 +16,14 @@ CLIS = Path(__file__).parents[2] / ".clis"
 COPILOT_CACHE = CLIS / "copilot-cache"
 """Where every copilot of the tests unpacks itself, once for each version."""
 
+CODEX_VERSIONS = ("0.169.0", "0.171.0")
+"""Of the Codex CLI, which is a client of ours."""
+
 _INSTALL_S = 600
 _PACKAGES = {
     "claude": (claude.PACKAGE, claude.TESTED_VERSIONS, "@anthropic-ai/claude-code-*/claude"),
     "copilot": (copilot.PACKAGE, copilot.TESTED_VERSIONS, "@github/copilot-*/copilot"),
+    "codex": ("@openai/codex", CODEX_VERSIONS, "@openai/codex-*/vendor/*/bin/codex"),
 }
 
 

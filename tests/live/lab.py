@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -65,7 +66,10 @@ def cancel(chat: int) -> Json:
 
 
 class Lab:
-    """`api` is what the CLIs talk to, `wire` the test's connection to the daemon, `runner` whom it chats with."""
+    """`api` is what the CLIs talk to, `wire` the test's connection to the daemon, `runner` whom it chats with.
+
+    HTTP is served on `http_socket`, and at `url` to whom has the `token`.
+    """
 
     def __init__(self, world: World, api: StandIn, daemon: Daemon, runner: str) -> None:
         self.world = world
@@ -73,6 +77,9 @@ class Lab:
         self.daemon = daemon
         self.runner = runner
         self.wire: Wire
+        unix, tcp = daemon.wait_for("daemon.ready")["http"]
+        self.http_socket, self.url = Path(unix), str(tcp)
+        self.token = (world.state / "runnerd" / "token").read_text(encoding="ascii").strip()
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator["Lab"]:
@@ -186,7 +193,8 @@ class Lab:
 @asynccontextmanager
 async def running_lab(world: World, api: StandIn, runners: Entries, *, runner: str) -> AsyncIterator[Lab]:
     """A lab whose daemon serves `runners`, and knows how they are."""
-    config = world.config(json.dumps({"daemon": {"drain_s": 5}, "runners": runners}))  # JSON is YAML
+    daemon_part = {"drain_s": 5, "http": {"tcp": "127.0.0.1:0"}}
+    config = world.config(json.dumps({"daemon": daemon_part, "runners": runners}))  # JSON is YAML
     with world.daemon(config) as daemon:
         lab = Lab(world, api, daemon, runner)
         await lab.first_probes_end()
