@@ -135,7 +135,9 @@ async def test_calls_of_tools_stream(lab: Lab, client: openai.AsyncOpenAI) -> No
     lab.api.script(tool_calls(("get_weather", '{"city": "Paris"}'), ("get_weather", "{}"), ("get_weather", "")))
     tools: Any = [{"type": "function", "function": WEATHER}]
     choice: Any = {"type": "function", "function": {"name": "get_weather"}}
-    async with client.chat.completions.stream(model="impatient", messages=HI, tools=tools, tool_choice=choice) as stream:
+    async with client.chat.completions.stream(
+        model="impatient", messages=HI, tools=tools, tool_choice=choice
+    ) as stream:
         answer = await stream.get_final_completion()
     made = answer.choices[0].message.tool_calls or []
     assert [call.function.arguments for call in made] == ['{"city": "Paris"}', "{}", "{}"]
