@@ -90,6 +90,17 @@ class Service:
             await self._supervisor.look_again()
             return self._registry.resolve(reference)
 
+    async def resolve(self, reference: str | None) -> dict[str, Any]:
+        """Who would answer now for a model's name, or for none; ModelNotFoundError with the nearest names.
+
+        No runner stands for those that answer by turns.
+        """
+        if self._registry.is_alloy(reference):
+            return {"runner": None, "model": ALLOY, "capabilities": None}
+        route = await self._resolved(reference)
+        model = route.model or route.runner.default_model
+        return {"runner": route.runner.name, "model": model, "capabilities": asdict(route.runner.capabilities())}
+
     def replace(self, registry: Registry) -> None:
         """From now on the runners are these; chats that run go on as they began."""
         self._registry = registry

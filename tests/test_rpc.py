@@ -219,3 +219,19 @@ async def test_version_names_the_daemon(daemon: Daemon, wire: Wire) -> None:
     version = (await wire.call("version"))["result"]
     assert version == {"version": version["version"], "pid": daemon.process.pid, "autostarted": False}
     assert json.dumps(version["version"]).strip('"')[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("model", "who"), [("echo", ("echo", "echo")), ("echo:request", ("echo", "request")), ("held:x", ("held", "x"))]
+)
+async def test_who_would_answer_is_told_and_nobody_is_asked(wire: Wire, model: str, who: tuple[str, str]) -> None:
+    result = (await wire.call("resolve", model=model))["result"]
+    assert (result["runner"], result["model"]) == who
+    assert result["capabilities"]["streaming"] is True
+
+
+async def test_a_name_that_nobody_has_is_resolved_to_an_error_with_near_ones(wire: Wire) -> None:
+    error = (await wire.call("resolve", model="ecko:request"))["error"]
+    assert (error["code"], error["data"]["kind"]) == (-32010, "model_not_found")
+    assert "did you mean echo:request" in error["data"]["hint"]
+    assert (await wire.call("resolve", model=5))["error"]["code"] == -32602

@@ -43,6 +43,12 @@ class _HealthParams(BaseModel):
     deep: bool = False
 
 
+class _ResolveParams(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    model: str | None = None
+
+
 class RpcFrontend:
     """Serves the socket. `shut_down` and `reload` are what a client may ask of the daemon itself.
 
@@ -124,6 +130,8 @@ class RpcFrontend:
                 return await self._service.health(wanted.runner, deep=wanted.deep)
             case "models":
                 return await self._service.models()
+            case "resolve":
+                return await self._service.resolve(_validated(_ResolveParams, params).model)
             case "status":
                 return await self._service.status()
             case "reload":
