@@ -46,6 +46,11 @@ class Client:
         """Ends the connection, and with it a call that still runs."""
         self._socket.close()
 
+    def hang_up(self) -> None:
+        """Ends the connection under a call that another thread waits in: to it the daemon goes away."""
+        with contextlib.suppress(OSError):  # it has gone already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def call(self, method: str, **params: Any) -> Any:
         """The result of a method; CallError when the daemon says no."""
         for message in self._exchange(method, params):
