@@ -110,6 +110,21 @@ def chat(
 
 
 @main.command()
+@click.option("-m", "--model", help="Who answers in new sessions. Without it the default runner does.")
+@click.option("--socket", type=click.Path(path_type=Path), help="The daemon's socket.")
+@click.option("--no-start", is_flag=True, help="Do not start a daemon when none runs.")
+def acp(model: str | None, socket: Path | None, *, no_start: bool) -> None:
+    """Serve an editor that speaks the Agent Client Protocol, on stdin and stdout. The editor starts this.
+
+    A daemon that is started for it ends after an hour without use.
+    """
+    with reported():
+        from daemon.acp import serve
+
+        serve(socket or socket_path(), model=model, start=not no_start)
+
+
+@main.command()
 @click.argument("runner", required=False)
 @click.option("--deep", is_flag=True, help="Ask each model for a real answer. That may cost money.")
 @_answering
