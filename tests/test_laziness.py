@@ -51,6 +51,7 @@ def packages(modules: set[str]) -> set[str]:
         ["--version"],
         ["chat", "--help"],
         ["serve", "--help"],
+        ["acp", "--help"],
         ["service", "--help"],
         ["chat", "-m", "echo", "Hi"],
         ["chat", "-m", "echo", "Hi", "--json"],
