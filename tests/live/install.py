@@ -1,7 +1,8 @@
 """Installs the pinned real CLIs into `.clis/` of the checkout, which git ignores: `python -m tests.live.install`.
 
-The pins stand in the providers (`TESTED_VERSIONS`), those of clients here. A version that is there already is left alone. Where npm or its
-registry is missing this says so and ends well: the tests that need the CLI then skip loudly, or fail under CI.
+The pins of the vendors' CLIs stand in the providers (`TESTED_VERSIONS`), those of our clients here. A version that is
+there already is left alone. Where npm or its registry is missing this says so and ends well: the tests that need the
+CLI then skip loudly, or fail under CI.
 """
 
 import shutil
@@ -19,16 +20,20 @@ COPILOT_CACHE = CLIS / "copilot-cache"
 CODEX_VERSIONS = ("0.169.0", "0.171.0")
 """Of the Codex CLI, which is a client of ours."""
 
+ACPX_VERSION = "0.18.0"
+"""Of the headless ACP client that drives `runnerd acp`. Its package asks for a newer Node than 20, and runs on that."""
+
 _INSTALL_S = 600
 _PACKAGES = {
     "claude": (claude.PACKAGE, claude.TESTED_VERSIONS, "@anthropic-ai/claude-code-*/claude"),
     "copilot": (copilot.PACKAGE, copilot.TESTED_VERSIONS, "@github/copilot-*/copilot"),
     "codex": ("@openai/codex", CODEX_VERSIONS, "@openai/codex-*/vendor/*/bin/codex"),
+    "acpx": ("acpx", (ACPX_VERSION,), "acpx/dist/cli.js"),
 }
 
 
 def binary(cli: str, version: str) -> Path | None:
-    """The native binary of a pinned version, or None when it is not installed."""
+    """The program of a pinned version, or None when it is not installed: a native binary, or what Node runs."""
     _, _, pattern = _PACKAGES[cli]
     found = sorted((CLIS / f"{cli}-{version}" / "node_modules").glob(pattern))
     return found[0] if found else None
@@ -56,7 +61,7 @@ def install(cli: str, version: str) -> str | None:
         return f"npm exited with {done.returncode}: {done.stderr.strip()[-500:]}"
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    return None if binary(cli, version) else "the package brought no native binary for this machine"
+    return None if binary(cli, version) else "the package brought no program for this machine"
 
 
 def main() -> None:
