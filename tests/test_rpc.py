@@ -204,7 +204,7 @@ async def test_status_shows_the_daemon_and_the_chats_that_run(daemon: Daemon, wi
         await other.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": request_id}})
         await other.read_until_response(request_id)
     held = row(during, "held")
-    assert list(held) == ["name", "state", "running", "queued", "served", "workers"]
+    assert list(held) == ["name", "state", "running", "queued", "served", "chats", "usage", "duration_s", "workers"]
     assert (held["running"], held["queued"]) == (1, 0)
     [worker] = held["workers"]
     assert list(worker) == ["state", "model", "pid", "age_s", "turns", "memory_bytes"]

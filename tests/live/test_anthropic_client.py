@@ -18,6 +18,7 @@ from tests.world import END_S
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 HI: Any = [{"role": "user", "content": "hi"}]
+WRONG: Any = [{"role": "user", "content": 3}]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 IMAGE: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
 CITY: Any = {
@@ -157,7 +158,7 @@ async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: anthrop
     with pytest.raises(anthropic.AuthenticationError, match="log"):
         await create(model="no-login", max_tokens=5, messages=HI)
     with pytest.raises(anthropic.BadRequestError, match=r"messages\[0\]\.content"):
-        await create(model="claude", max_tokens=5, messages=[{"role": "user", "content": 3}])  # type: ignore[typeddict-item]
+        await create(model="claude", max_tokens=5, messages=WRONG)
     search: Any = {"type": "web_search_20250305", "name": "web_search"}
     with pytest.raises(anthropic.BadRequestError, match=r"tools\[0\].*run by Anthropic"):
         await create(model="claude", max_tokens=5, messages=HI, tools=[search])
@@ -170,13 +171,13 @@ async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: anthrop
 async def test_an_answer_that_breaks_off_raises_behind_what_came(lab: Lab, client: anthropic.AsyncAnthropic) -> None:
     pause = asyncio.Event()
     lab.api.script(text("Hello", "never", pause=pause, pause_after=1).broken("error", after=1))
-    said = ""
-    with pytest.raises(anthropic.APIError):
-        async with client.messages.stream(model="claude", max_tokens=2000, messages=HI) as stream:
-            async for piece in stream.text_stream:
-                said += piece
-                pause.set()
-    assert said == "Hello"
+    said = []
+    async with client.messages.stream(model="claude", max_tokens=2000, messages=HI) as stream:
+        said.append(await anext(stream.text_stream))
+        pause.set()
+        with pytest.raises(anthropic.APIError):
+            said.append(await anext(stream.text_stream))
+    assert said == ["Hello"]
 
 
 async def test_who_closes_a_stream_ends_the_turn(lab: Lab, client: anthropic.AsyncAnthropic) -> None:

@@ -19,6 +19,7 @@ from tests.world import END_S
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 HI: Any = [{"role": "user", "content": "hi"}]
+WRONG: Any = [{"role": "user", "content": 3}]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 CITY = {
     "type": "object",
@@ -107,7 +108,7 @@ async def test_every_end_has_its_reason(
 async def test_two_rounds_of_tools_go_on_in_the_session_that_waits(lab: Lab, client: openai.AsyncOpenAI) -> None:
     calls = [("get_weather", json.dumps({"city": city})) for city in ("Paris", "Oslo")]
     lab.api.script(tool_calls(*calls, text="I look."), tool_calls(calls[0]), text("Sunny."))
-    messages = [{"role": "user", "content": "The weather?"}]
+    messages: list[Any] = [{"role": "user", "content": "The weather?"}]
     served = []
     for cities in (["Paris", "Oslo"], ["Paris"], []):
         raw = await client.chat.completions.with_raw_response.create(
@@ -115,7 +116,7 @@ async def test_two_rounds_of_tools_go_on_in_the_session_that_waits(lab: Lab, cli
         )
         served.append(raw.headers["x-runnerd-served"])
         [choice] = raw.parse().choices
-        made = choice.message.tool_calls or []
+        made: list[Any] = [*(choice.message.tool_calls or [])]
         assert [json.loads(call.function.arguments)["city"] for call in made] == cities
         assert choice.finish_reason == ("tool_calls" if cities else "stop")
         messages.append(choice.message.model_dump(exclude_none=True))
@@ -147,18 +148,12 @@ async def test_calls_of_tools_stream(lab: Lab, client: openai.AsyncOpenAI) -> No
 
 
 async def test_images_arrive_as_such(lab: Lab, client: openai.AsyncOpenAI) -> None:
-    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}", "detail": "low"}}
+    url = f"data:image/png;base64,{PIXEL}"
+    part = {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
     messages: Any = [{"role": "user", "content": [{"type": "text", "text": "Look:"}, part]}]
     await client.chat.completions.create(model="claude", messages=messages)
-    await client.responses.create(
-        model="claude",
-        input=[
-            {
-                "role": "user",
-                "content": [{"type": "input_image", "image_url": part["image_url"]["url"], "detail": "low"}],
-            }
-        ],  # type: ignore[index]
-    )
+    asked: Any = [{"role": "user", "content": [{"type": "input_image", "image_url": url, "detail": "low"}]}]
+    await client.responses.create(model="claude", input=asked)
     for received in lab.api.requests:
         image = our_messages(received.body)[-1]["content"][-1]
         assert image["source"] == {"type": "base64", "media_type": "image/png", "data": PIXEL}
@@ -239,7 +234,7 @@ async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: openai.
     with pytest.raises(openai.AuthenticationError, match="log"):
         await create(model="no-login", messages=HI)
     with pytest.raises(openai.BadRequestError) as bad:
-        await create(model="claude", messages=[{"role": "user", "content": 3}])  # type: ignore[typeddict-item]
+        await create(model="claude", messages=WRONG)
     assert bad.value.param == "messages[0].content"
     with pytest.raises(openai.BadRequestError) as bad:
         await create(model="claude", messages=HI, n=2)
@@ -255,13 +250,12 @@ async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: openai.
 async def test_an_answer_that_breaks_off_raises_behind_what_came(lab: Lab, client: openai.AsyncOpenAI) -> None:
     pause = asyncio.Event()
     lab.api.script(text("Hello", "never", pause=pause, pause_after=1).broken("error", after=1))
-    said = ""
+    stream = await client.chat.completions.create(model="claude", messages=HI, stream=True)
+    said = [(await anext(stream)).choices[0].delta.content for _ in range(2)]
+    assert said == ["", "Hello"]
+    pause.set()
     with pytest.raises(openai.APIError):
-        async for chunk in await client.chat.completions.create(model="claude", messages=HI, stream=True):
-            said += chunk.choices[0].delta.content or ""
-            if said == "Hello":
-                pause.set()
-    assert said == "Hello"
+        await anext(stream)
 
 
 @pytest.mark.parametrize("api", ["completions", "responses"])
