@@ -217,12 +217,18 @@ def doctor(config_path: Path | None, *, as_json: bool) -> None:
             daemon = client.call_within(_ANSWERS_WITHIN_S, "version")
     except DaemonError:
         daemon = None
+    http = loaded.daemon.http
+    token = str(http.token_place) if http.tcp else None
+    places = {"unix": http.socket_beside(socket_path()), "tcp": http.tcp and f"http://{http.tcp}"}
+    doors = {name: str(place) for name, place in places.items() if place}
     if as_json:
-        print_json({"config": str(loaded.path), "socket": str(socket_path()), "daemon": daemon, "runners": rows})
+        told = {"config": str(loaded.path), "socket": str(socket_path()), "http": doors, "token_file": token}
+        print_json(told | {"daemon": daemon, "runners": rows})
     else:
         click.echo(f"configuration  {loaded.path}")
         runs = f"{daemon['version']} runs, pid {daemon['pid']}" if daemon else "does not run: runnerd serve"
-        click.echo(f"daemon         {runs}\nsocket         {socket_path()}\n")
+        click.echo(f"daemon         {runs}\nsocket         {socket_path()}")
+        click.echo(f"http           {', '.join(doors.values()) or 'none'}{f' (token: {token})' if token else ''}\n")
         shown = [row | {"login": _LOGINS[row["authenticated"]]} for row in rows]
         print_table(("name", "state", "version", "login", "binary", "detail", "hint"), shown)
     sys.exit(0 if any(row["ok"] and row["is_configured"] and not row["by_name_only"] for row in rows) else EXIT_NO)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from daemon.paths import built_in_config, named_config, user_config
+from daemon.paths import built_in_config, http_socket_path, named_config, token_path, user_config
 from runners.errors import ConfigError
 from runners.kinds import provider_class
 from runners.settings import RunnerSettings
@@ -42,16 +42,27 @@ class HttpSettings(BaseModel):
     @classmethod
     def _is_loopback(cls, tcp: str | None) -> str | None:
         if tcp is not None:
-            loopback_address(tcp)
+            _loopback_address(tcp)
         return tcp
 
     @property
     def address(self) -> tuple[str, int] | None:
         """The host and port of `tcp`."""
-        return None if self.tcp is None else loopback_address(self.tcp)
+        return None if self.tcp is None else _loopback_address(self.tcp)
+
+    @property
+    def token_place(self) -> Path:
+        """Where the token is."""
+        return (self.token_file or token_path()).expanduser()
+
+    def socket_beside(self, rpc: Path) -> Path | None:
+        """The socket, for a daemon whose other socket is `rpc`; None for none."""
+        if isinstance(self.unix, Path):
+            return self.unix.expanduser()
+        return http_socket_path(rpc) if self.unix else None
 
 
-def loopback_address(tcp: str) -> tuple[str, int]:
+def _loopback_address(tcp: str) -> tuple[str, int]:
     """The host and port of `HOST:PORT`; ValueError for one that others could reach."""
     found = _ADDRESS.fullmatch(tcp)
     if found is None or int(found["port"]) > 65535:

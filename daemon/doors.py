@@ -17,9 +17,8 @@ import structlog
 from daemon.config import HttpSettings
 from daemon.errors import DaemonError
 from daemon.frontends.rpc import RpcFrontend
-from daemon.paths import http_socket_path
 from daemon.service import Service
-from daemon.token import token, token_path
+from daemon.token import token
 from daemon.unix_socket import Instance
 
 if TYPE_CHECKING:
@@ -46,14 +45,14 @@ def listening(path: Path, http: HttpSettings) -> Iterator[Sockets]:
         rpc = stack.enter_context(Instance(path)).socket
         assert rpc is not None
         bound, addresses, secret = [], [], None
-        if http.unix is not False:
-            beside = http_socket_path(path) if http.unix is True else http.unix.expanduser()
+        beside = http.socket_beside(path)
+        if beside is not None:
             unix = stack.enter_context(Instance(beside)).socket
             assert unix is not None
             bound.append(unix)
             addresses.append(str(beside))
         if http.address is not None:
-            secret = token((http.token_file or token_path()).expanduser())
+            secret = token(http.token_place)
             bound.append(stack.enter_context(_tcp(*http.address)))
             addresses.append("http://{}:{}".format(*_named(bound[-1])))
         yield Sockets(rpc, bound, secret, addresses)

@@ -21,6 +21,11 @@ def state_directory() -> Path:
     return user_state_path(_APP)
 
 
+def token_path() -> Path:
+    """The secret that has to come with what is sent over TCP, unless the configuration names another file."""
+    return state_directory() / "token"
+
+
 def log_path() -> Path:
     """The log of a daemon that no terminal or service shows. Its directory is made."""
     return private_directory(state_directory()) / "runnerd.log"

@@ -6,15 +6,10 @@ import stat
 from pathlib import Path
 
 from daemon.errors import DaemonError
-from daemon.paths import private_directory, state_directory
+from daemon.paths import private_directory, token_path
 
 _BYTES = 32
 _SHORTEST = 16
-
-
-def token_path() -> Path:
-    """Where it is, unless the configuration names another file."""
-    return state_directory() / "token"
 
 
 def token(path: Path) -> str:

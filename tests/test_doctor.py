@@ -70,9 +70,10 @@ def test_its_table_shows_the_configuration_the_daemon_and_a_line_for_each_runner
     lines = done.stdout.decode().splitlines()
     assert lines[0].startswith("configuration  /")
     assert lines[0].endswith("/runners.yaml")
-    assert lines[1:4] == ["daemon         does not run: runnerd serve", f"socket         {world.socket}", ""]
-    assert lines[4].split() == ["name", "state", "version", "login", "binary", "detail", "hint"]
-    assert [line.split()[0] for line in lines[5:]] == KINDS
+    assert lines[1:3] == ["daemon         does not run: runnerd serve", f"socket         {world.socket}"]
+    assert lines[3:5] == [f"http           {world.socket.with_name('http.sock')}", ""]
+    assert lines[5].split() == ["name", "state", "version", "login", "binary", "detail", "hint"]
+    assert [line.split()[0] for line in lines[6:]] == KINDS
     assert line_of(done.stdout, "ollama").split()[1:5] == ["ready", "0.32.15", "-", str(ollama)]
     assert line_of(done.stdout, "claude").split()[1:5] == ["unavailable", "-", "-", "-"]
 
