@@ -8,13 +8,12 @@ import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 
-from daemon.frontends.incoming import WrongFieldsError
 from daemon.service import Service
 from runners.errors import InvalidRequestError, LineTooLongError, ProtocolError, RequestCancelledError, RunnerError
 from runners.messages import ChatRequest, ChatResponse
@@ -95,11 +94,6 @@ def status_of(error: RunnerError) -> int:
     return _STATUS.get(error.kind, _FAILED_BEHIND_US)
 
 
-def field_of(error: RunnerError | None) -> str | None:
-    """The field that a request was refused for."""
-    return error.problems[0].path or None if isinstance(error, WrongFieldsError) else None
-
-
 def refusal(dialect: Dialect, error: RunnerError) -> web.Response:
     """A failure as a whole answer. The vendors' clients obey its headers: whether to try again, and when."""
     headers = {"x-should-retry": "true" if error.retryable else "false"}
@@ -108,10 +102,11 @@ def refusal(dialect: Dialect, error: RunnerError) -> web.Response:
     if error.kind == "not_authenticated":
         headers["www-authenticate"] = "Bearer"
     status = status_of(error)
-    return _json(dialect.error(status, told(error), error), status, headers)
+    return json_response(dialect.error(status, told(error), error), status, headers)
 
 
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer in one piece."""
     return web.Response(body=dump_json(body), status=status, headers=headers, content_type="application/json")
 
 
@@ -139,7 +134,7 @@ class Exchange:
         self._cap_bytes = cap_bytes
         self._is_closing = is_closing
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def answered(self, request: web.Request) -> web.StreamResponse:
         """Answers one request; raises the RunnerError of one that has no answer yet."""
         answer = self._dialect.read(await body_of(request, self._cap_bytes()))
         # A connection is a client: it may have as much as another one.
@@ -147,7 +142,7 @@ class Exchange:
         if answer.request.stream:
             return await self._streamed(request, answer, stream)
         response = await fold(stream)
-        return _json(answer.whole(response), headers={"x-runnerd-served": response.served})
+        return json_response(answer.whole(response), headers={"x-runnerd-served": response.served})
 
     async def _streamed(self, request: web.Request, answer: Answer, stream: ChatStream) -> web.StreamResponse:
         # Until the answer begins its failure is an HTTP status, which clients understand best.

@@ -12,12 +12,11 @@ import structlog
 from aiohttp import web
 
 from daemon.frontends import chat_completions, messages, probes, responses
-from daemon.frontends.exchange import Dialect, Exchange, body_of, refusal
+from daemon.frontends.exchange import Dialect, Exchange, body_of, json_response, refusal
 from daemon.frontends.guard import Guard
 from daemon.frontends.model_list import ModelList
 from daemon.service import Service
 from runners.errors import RequestCancelledError, RunnerError
-from runners.wire.framing import dump_json
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,7 +46,7 @@ class HttpFrontend:
             exchange = Exchange(
                 self._service, dialect, cap_bytes=lambda: self.body_cap_bytes, is_closing=lambda: self._is_closing
             )
-            app.router.add_post(path, exchange)
+            app.router.add_post(path, exchange.answered)
         app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
         ModelList(self._service).add_to(app.router)
         probes.Probes(self._service).add_to(app.router)
@@ -82,8 +81,7 @@ class HttpFrontend:
         await self._runner.cleanup()
 
     async def _count_tokens(self, request: web.Request) -> web.Response:
-        counted = messages.counted(await body_of(request, self.body_cap_bytes))
-        return web.Response(body=dump_json(counted), content_type="application/json")
+        return json_response(messages.counted(await body_of(request, self.body_cap_bytes)))
 
     def _dialect(self, request: web.Request) -> Dialect:
         return next(
@@ -105,9 +103,7 @@ class HttpFrontend:
         except web.HTTPException as error:
             body = self._dialect(request).error(error.status, f"{request.method} {request.path}: {error.reason}", None)
             headers = {name: value for name, value in error.headers.items() if name.lower() == "allow"}
-            return web.Response(
-                body=dump_json(body), status=error.status, headers=headers, content_type="application/json"
-            )
+            return json_response(body, error.status, headers)
         except asyncio.CancelledError:
             if not self._is_closing:
                 raise

@@ -3,12 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from runners.errors import InvalidRequestError
 from runners.messages import ImagePart
 
+_UNSUPPORTED = "unsupported_value"
 _PROBLEMS_TOLD = 10
+_CODES = {"missing": "missing_required_parameter", _UNSUPPORTED: _UNSUPPORTED}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -21,10 +24,11 @@ class Sent(BaseModel):
 
 @dataclass(frozen=True)
 class Problem:
-    """A wrong field, by its path as its sender wrote it."""
+    """A wrong field, by its path as its sender wrote it. `code` is OpenAI's word for what is wrong."""
 
     path: str
     message: str
+    code: str
 
 
 class WrongFieldsError(InvalidRequestError):
@@ -48,6 +52,17 @@ def checked(model: type[Model], value: Any) -> Model:
         raise WrongFieldsError([_problem(value, detail) for detail in error.errors()[:_PROBLEMS_TOLD]]) from error
 
 
+def only(*neutral: Any) -> AfterValidator:
+    """For a field of which no runner has anything: besides null it may have these values, which ask for nothing."""
+
+    def refuse(value: Any) -> Any:
+        if value is None or value in neutral:
+            return value
+        raise PydanticCustomError(_UNSUPPORTED, "Unsupported value: no CLI can do this")
+
+    return AfterValidator(refuse)
+
+
 def image_part(media_type: str, data: str) -> ImagePart:
     """An image; for use in a validator, so a plain ValueError when it is none."""
     try:
@@ -60,7 +75,11 @@ def _problem(value: Any, detail: Any) -> Problem:
     location = detail["loc"]
     if detail["type"].startswith("union_tag"):
         location = (*location, "type")
-    return Problem(_field_path(value, location), _message(detail))
+    return Problem(_field_path(value, location), _message(detail), _code(detail["type"]))
+
+
+def _code(kind: str) -> str:
+    return _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
 
 
 def _message(detail: Any) -> str:

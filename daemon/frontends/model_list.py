@@ -4,9 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
+from daemon.frontends.exchange import json_response
 from daemon.service import Service
 from runners.errors import ModelNotFoundError
-from runners.wire.framing import dump_json
 
 _UNKNOWN_DATE = "1970-01-01T00:00:00Z"
 
@@ -30,13 +30,13 @@ class ModelList:
         entries = await self._entries()
         ids = [entry["id"] for entry in entries] or [None]
         listed = {"object": "list", "data": entries, "has_more": False, "first_id": ids[0], "last_id": ids[-1]}
-        return web.Response(body=dump_json(listed), content_type="application/json")
+        return json_response(listed)
 
     async def _one(self, request: web.Request) -> web.Response:
         wanted = request.match_info["id"]
         for entry in await self._entries():
             if entry["id"] == wanted:
-                return web.Response(body=dump_json(entry), content_type="application/json")
+                return json_response(entry)
         raise ModelNotFoundError(f"there is no model {wanted!r}", hint="GET /v1/models lists them")
 
 

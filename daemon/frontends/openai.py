@@ -1,12 +1,11 @@
-"""What OpenAI's two APIs have in common: the form of errors, images, and what no CLI can do."""
+"""What OpenAI's two APIs have in common: tools, images, efforts, and the form of errors."""
 
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from daemon.frontends.exchange import field_of
-from daemon.frontends.incoming import Sent, image_part
+from daemon.frontends.incoming import Sent, WrongFieldsError, image_part
 from runners.errors import RunnerError
 from runners.messages import ImagePart, ReasoningEffort, Usage
 
@@ -70,11 +69,12 @@ def error_code(kind: str) -> str:
 
 def error_body(status: int, message: str, error: RunnerError | None) -> dict[str, Any]:
     """An error as OpenAI's clients read it, and beside it what we know besides."""
+    wrong = error.problems[0] if isinstance(error, WrongFieldsError) else None
     body = {
         "message": message,
         "type": error_type(status),
-        "param": field_of(error),
-        "code": None if error is None else error_code(error.kind),
+        "param": wrong and (wrong.path or None),
+        "code": wrong.code if wrong else error and error_code(error.kind),
     }
     return {"error": body if error is None else body | {"runnerd": error.to_dict()}}
 
@@ -103,10 +103,3 @@ def token_counts(usage: Usage) -> tuple[int, int] | None:
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
     return usage.input_tokens, usage.output_tokens
-
-
-def refuse(value: Any, *neutral: Any) -> Any:
-    """Refuses what no CLI can do; ValueError unless the value is one that asks for nothing."""
-    if value is None or value in neutral:
-        return value
-    raise ValueError("Unsupported value: no CLI can do this")

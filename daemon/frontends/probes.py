@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from daemon.frontends.exchange import json_response
 from daemon.service import Service
-from runners.wire.framing import dump_json
 
 _STATES = ("ready", "degraded", "unavailable", "unknown")
 
@@ -28,13 +28,11 @@ class Probes:
         router.add_get("/metrics", self._metrics)
 
     async def _alive(self, _request: web.Request) -> web.Response:
-        return web.Response(body=dump_json({"ok": True} | self._service.version()), content_type="application/json")
+        return json_response({"ok": True} | self._service.version())
 
     async def _ready(self, request: web.Request) -> web.Response:
         health = await self._service.health(request.match_info.get("runner"))
-        return web.Response(
-            body=dump_json(health), status=200 if health["ok"] else 503, content_type="application/json"
-        )
+        return json_response(health, 200 if health["ok"] else 503)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         registry = CollectorRegistry()

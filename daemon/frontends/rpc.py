@@ -288,4 +288,5 @@ def _validated(model: type[Model], params: dict[str, Any]) -> Model:
     try:
         return checked(model, params)
     except WrongFieldsError as error:
-        raise RpcError(INVALID_PARAMS, f"params.{error.message}", {"fields": error.to_dict()["problems"]}) from error
+        fields = [{"path": problem.path, "message": problem.message} for problem in error.problems]
+        raise RpcError(INVALID_PARAMS, f"params.{error.message}", {"fields": fields}) from error

@@ -238,7 +238,7 @@ async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: openai.
     assert bad.value.param == "messages[0].content"
     with pytest.raises(openai.BadRequestError) as bad:
         await create(model="claude", messages=HI, n=2)
-    assert bad.value.param == "n"
+    assert (bad.value.param, bad.value.code) == ("n", "unsupported_value")
     lab.api.script(error(429, "rate_limit_error", "slow down", {"retry-after": "30"}))
     with pytest.raises(openai.RateLimitError) as limited:
         await create(model="limited", messages=HI)

@@ -6,10 +6,10 @@ would change the answer and that no CLI has is refused, as the API does for a mo
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from daemon.frontends import openai
-from daemon.frontends.incoming import Sent, checked
+from daemon.frontends.incoming import Sent, checked, only
 from runners.messages import ChatMessage, ChatRequest, ImagePart, TextPart
 from runners.tool_calls import tool_call
 
@@ -137,10 +137,6 @@ class _StreamOptions(Sent):
     include_usage: bool | None = None
 
 
-def _neutral(*values: Any) -> AfterValidator:
-    return AfterValidator(lambda value: openai.refuse(value, *values))
-
-
 class CompletionRequest(Sent):
     """The body of a request."""
 
@@ -159,17 +155,17 @@ class CompletionRequest(Sent):
     response_format: _Format | None = None
     reasoning_effort: openai.Effort | None = None
     seed: int | None = None
-    n: Annotated[int | None, _neutral(1)] = None
-    logprobs: Annotated[bool | None, _neutral(False)] = None
-    top_logprobs: Annotated[int | None, _neutral(0)] = None
-    logit_bias: Annotated[dict[str, float] | None, _neutral({})] = None
-    presence_penalty: Annotated[float | None, _neutral(0)] = None
-    frequency_penalty: Annotated[float | None, _neutral(0)] = None
-    modalities: Annotated[list[str] | None, _neutral([], ["text"])] = None
-    audio: Annotated[Any, _neutral()] = None
-    web_search_options: Annotated[Any, _neutral()] = None
-    functions: Annotated[Any, _neutral([])] = None
-    function_call: Annotated[Any, _neutral("none", "auto")] = None
+    n: Annotated[int | None, only(1)] = None
+    logprobs: Annotated[bool | None, only(False)] = None
+    top_logprobs: Annotated[int | None, only(0)] = None
+    logit_bias: Annotated[dict[str, float] | None, only({})] = None
+    presence_penalty: Annotated[float | None, only(0)] = None
+    frequency_penalty: Annotated[float | None, only(0)] = None
+    modalities: Annotated[list[str] | None, only([], ["text"])] = None
+    audio: Annotated[Any, only()] = None
+    web_search_options: Annotated[Any, only()] = None
+    functions: Annotated[Any, only([])] = None
+    function_call: Annotated[Any, only("none", "auto")] = None
 
     @property
     def tells_usage(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from daemon.frontends.incoming import Sent, checked, image_part
+from daemon.frontends.incoming import Sent, checked, image_part, only
 from runners.messages import ChatMessage, ChatRequest, ImagePart, Part, ReasoningEffort, Role, TextPart
 from runners.tools import ToolCall
 
@@ -203,12 +203,6 @@ class _OutputConfig(Sent):
     format: _Format | None = None
 
 
-def _nothing(value: Any) -> Any:
-    if value:
-        raise ValueError("no CLI can do this")
-    return value
-
-
 class MessagesRequest(Sent):
     """The body of a request."""
 
@@ -224,15 +218,15 @@ class MessagesRequest(Sent):
     stream: bool | None = None
     temperature: float | None = Field(default=None, ge=0, le=1)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: Annotated[int | None, AfterValidator(_nothing)] = None
+    top_k: Annotated[int | None, only(0)] = None
     stop_sequences: list[str] | None = None
     tools: list[_Tool] | None = None
     tool_choice: _Choice | None = None
     thinking: _ThinkingConfig | None = None
     output_config: _OutputConfig | None = None
     output_format: _Format | None = None
-    mcp_servers: Annotated[list[Any] | None, AfterValidator(_nothing)] = None
-    container: Annotated[Any, AfterValidator(_nothing)] = None
+    mcp_servers: Annotated[list[Any] | None, only([])] = None
+    container: Annotated[Any, only()] = None
 
     def ours(self) -> tuple[ChatRequest, list[str]]:
         """The request to a runner, and what of this one it does not have; WrongFieldsError for what makes no sense."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from daemon.frontends import openai
-from daemon.frontends.incoming import Sent, checked
+from daemon.frontends.incoming import Sent, checked, only
 from runners.messages import ChatMessage, ChatRequest, ImagePart, Part, TextPart
 from runners.tool_calls import tool_call
 from runners.tools import ToolCall
@@ -197,10 +197,6 @@ class _ReasoningConfig(Sent):
     effort: openai.Effort | None = None
 
 
-def _neutral(*values: Any) -> AfterValidator:
-    return AfterValidator(lambda value: openai.refuse(value, *values))
-
-
 def _is_stored(value: Any) -> Any:
     if value is not None:
         raise ValueError("runnerd stores nothing: send the whole conversation as input")
@@ -228,8 +224,8 @@ class ResponsesRequest(Sent):
     previous_response_id: Annotated[Any, AfterValidator(_is_stored)] = None
     conversation: Annotated[Any, AfterValidator(_is_stored)] = None
     prompt: Annotated[Any, AfterValidator(_is_stored)] = None
-    background: Annotated[bool | None, _neutral(False)] = None
-    top_logprobs: Annotated[int | None, _neutral(0)] = None
+    background: Annotated[bool | None, only(False)] = None
+    top_logprobs: Annotated[int | None, only(0)] = None
 
     @property
     def offered(self) -> dict[str, Offered]:
