@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDES
 from tests.conftest import HEADLESS_COPILOTS, real_cli
 from tests.live import completions_api, messages_api
 from tests.live.agents import claude_code, codex
@@ -19,9 +20,9 @@ MARKER = "echo marker-123"
 
 
 @pytest.mark.parametrize("version", CODEX_VERSIONS)
-async def test_codex_runs_its_tool_for_the_model_of_claude(world: World, claude: Path, version: str) -> None:
+async def test_codex_runs_its_tool_for_the_model_of_claude(world: World, version: str) -> None:
     binary = real_cli("codex", version)
-    async with claude_lab(world, claude, {"claude": {}}) as lab, lab.connected():
+    async with claude_lab(world, real_cli("claude", CLAUDES[-1]), {"claude": {}}) as lab, lab.connected():
         lab.api.script(
             messages_api.tool_calls(("exec_command", f'{{"cmd": "{MARKER}"}}'), text="I run it."),
             messages_api.text("It said ", "marker-123.", thinking="Seen."),

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 import pytest_asyncio
 
+from runners.providers.claude.provider import TESTED_VERSIONS
+from tests.conftest import real_cli
 from tests.live.claude_body import our_messages, our_system, told
 from tests.live.claude_lab import NO_LOGIN
 from tests.live.http_clients import Door, anthropic_client
@@ -29,6 +32,12 @@ CITY: Any = {
 }
 WEATHER: Any = {"name": "get_weather", "description": "The weather, now.", "input_schema": CITY}
 USAGE = {"input_tokens": 100, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 10, "output_tokens": 42}
+
+
+@pytest.fixture(scope="module")
+def claude() -> Path:
+    """The newest alone: what is tested here is the same for each."""
+    return real_cli("claude", TESTED_VERSIONS[-1])
 
 
 @pytest.fixture(scope="module")
