@@ -40,7 +40,7 @@ soak: clis
 bench: .venv/bench clis
 	$(BIN)/python -m tests.bench
 
-# The vendors' real CLIs, in the versions that the tests pin.
+# The vendors' real CLIs, in the versions that the tests pin, and the editors.
 clis: .venv/development
 	@$(BIN)/python -m tests.live.install
 

@@ -9,7 +9,7 @@ from daemon import pool
 from runners.providers.claude import provider as claude_provider
 from runners.providers.copilot import provider as copilot_provider
 from runners.testing import leaves_nothing
-from tests.live.install import binary
+from tests.live.install import binary, editor
 from tests.programs import echo_daemon
 from tests.theatre import Open, Theatre
 from tests.world import Daemon, Wire, World
@@ -75,9 +75,17 @@ def copilot(request: pytest.FixtureRequest) -> Path:
 
 def real_cli(cli: str, version: str) -> Path:
     """The pinned binary. Where it is missing the test is skipped, and fails where a skip would hide the hole."""
-    found = binary(cli, version)
+    return _installed(f"{cli} {version}", binary(cli, version))
+
+
+def real_editor(name: str) -> Path:
+    """The program `nvim` or `emacs`, as for a CLI."""
+    return _installed(name, editor(name))
+
+
+def _installed(name: str, found: Path | None) -> Path:
     if found is None:
-        missing = f"the real {cli} {version} is NOT TESTED: run `make clis`"
+        missing = f"the real {name} is NOT TESTED: run `make clis`"
         if os.environ.get("RUNNERD_REQUIRE_CLIS"):
             pytest.fail(missing)
         pytest.skip(missing)

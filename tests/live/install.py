@@ -2,7 +2,7 @@
 
 The pins of the vendors' CLIs stand in the providers (`TESTED_VERSIONS`), those of our clients here. A version that is
 there already is left alone. Where npm or its registry is missing this says so and ends well: the tests that need the
-CLI then skip loudly, or fail under CI.
+CLI then skip loudly, or fail under CI. So too the editors, which come from Debian's packages where PATH has none.
 """
 
 import shutil
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runners.providers.claude import provider as claude
 from runners.providers.copilot import provider as copilot
+from tests.live import debian
 
 CLIS = Path(__file__).parents[2] / ".clis"
 COPILOT_CACHE = CLIS / "copilot-cache"
@@ -64,12 +65,26 @@ def install(cli: str, version: str) -> str | None:
     return None if binary(cli, version) else "the package brought no program for this machine"
 
 
+def editor(name: str) -> Path | None:
+    """The program `nvim` or `emacs`, or None when it is not installed."""
+    on_path = shutil.which(name)
+    return debian.unpacked(name, CLIS) or (Path(on_path) if on_path else None)
+
+
+def install_editor(name: str) -> str | None:
+    """Installs one; returns what went wrong."""
+    return debian.unpack(name, CLIS) if editor(name) is None else None
+
+
 def main() -> None:
-    """Installs every pinned version and says what it did."""
+    """Installs every pinned version and the editors, and says what it did."""
     for cli, (_, versions, _) in _PACKAGES.items():
         for version in versions:
             problem = install(cli, version)
             print(f"{cli} {version}: {problem or binary(cli, version)}", file=sys.stderr)
+    for name in debian.PROGRAMS:
+        problem = install_editor(name)
+        print(f"{name}: {problem or editor(name)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
