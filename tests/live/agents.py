@@ -1,12 +1,15 @@
 """Agents of other vendors that are clients of the daemon: the real Codex and Claude Code, told to use it as their API.
 
-Each runs as its user would run it, with its own tools, in a place of its own and an environment made from nothing.
+What they are told stands in docs/editors.md. Each runs as its user would run it, with its own tools, in a place of its
+own and an environment made from nothing.
 """
 
 import asyncio
 import json
 from pathlib import Path
 
+from tests.live.editors_page import block, in_lab
+from tests.live.http_clients import Door
 from tests.live.lab import Json, Lab
 from tests.world import END_S
 
@@ -15,50 +18,32 @@ _AGENT_S = 60.0
 
 
 async def codex(lab: Lab, binary: Path, model: str, prompt: str) -> list[Json]:
-    """`codex exec` with the configuration that README's page on editors shows; the events that it prints."""
+    """`codex exec` with the page's configuration, and nothing else that it would say to anybody; what it prints."""
     home = lab.world.home / ".codex"
     home.mkdir(exist_ok=True)
-    (home / "config.toml").write_text(
-        f"""
-model = "{model}"
-model_provider = "runnerd"
-web_search = "disabled"
-check_for_update_on_startup = false
-
-[analytics]
-enabled = false
-
-[model_providers.runnerd]
-name = "runnerd"
-base_url = "{lab.url}/v1"
-wire_api = "responses"
-env_key = "RUNNERD_TOKEN"
-""",
-        encoding="utf-8",
-    )
+    told = in_lab(block("Codex CLI", "toml"), lab).replace("claude:sonnet", model)
+    silent = "check_for_update_on_startup = false\n", "\n[analytics]\nenabled = false\n"
+    (home / "config.toml").write_text(told.join(silent), encoding="utf-8")
     options = ["--json", "--skip-git-repo-check", "--sandbox", "danger-full-access", prompt]
-    return await _events(lab, [str(binary), "exec", *options], {"RUNNERD_TOKEN": lab.token})
+    return await _events(lab, block("Codex CLI", "sh"), [str(binary), "exec", *options], {})
 
 
-async def claude_code(lab: Lab, binary: Path, model: str, prompt: str, **env: str) -> list[Json]:
-    """`claude -p` with all its tools; the events that it prints."""
-    own = {
-        "ANTHROPIC_BASE_URL": lab.url,
-        "ANTHROPIC_AUTH_TOKEN": lab.token,
-        "ANTHROPIC_MODEL": model,
-        "ANTHROPIC_DEFAULT_HAIKU_MODEL": model,
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_AUTOUPDATER": "1",
-    }
+async def claude_code(
+    lab: Lab, binary: Path, model: str, prompt: str, *, door: Door = "tcp", is_frugal: bool = False
+) -> list[Json]:
+    """`claude -p` with the page's variables and all its tools; the events that it prints."""
+    exports = block("Claude Code", "sh", 0 if door == "tcp" else 1) + is_frugal * block("Claude Code", "sh", 2)
+    silent = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
     options = ["--output-format", "stream-json", "--verbose", "--allowedTools", "Bash"]
-    return await _events(lab, [str(binary), "-p", prompt, *options], own | env)
+    told = exports.replace("copilot:gpt-5", model)
+    return await _events(lab, told, [str(binary), "-p", prompt, *options], silent)
 
 
-async def _events(lab: Lab, argv: list[str], env: dict[str, str]) -> list[Json]:
+async def _events(lab: Lab, exports: str, argv: list[str], env: dict[str, str]) -> list[Json]:
     work = lab.world.root / "work"
     work.mkdir(exist_ok=True)
     process = await asyncio.create_subprocess_exec(
-        *argv,
+        *("/bin/sh", "-c", f'{in_lab(exports, lab)}exec "$@"', "sh", *argv),
         env=lab.world.env | _LOOPBACK_ONLY | env,
         cwd=work,
         stdin=asyncio.subprocess.DEVNULL,

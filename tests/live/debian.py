@@ -75,7 +75,7 @@ def unpack(name: str, folder: Path) -> str | None:
 
 
 def _downloaded(package: str, scratch: Path) -> list[Path]:
-    """The files of a package and of what it needs. Of apt's own state nothing but the list of what is installed is used."""
+    """The files of a package and of what it needs. Of apt's state only the list of what is installed is looked at."""
     lists, cache = scratch / "lists", scratch / "cache"
     for directory in (lists / "partial", cache / "archives" / "partial"):
         directory.mkdir(parents=True)

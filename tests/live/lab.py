@@ -68,7 +68,7 @@ def cancel(chat: int) -> Json:
 class Lab:
     """`api` is what the CLIs talk to, `wire` the test's connection to the daemon, `runner` whom it chats with.
 
-    HTTP is served on `http_socket`, and at `url` to whom has the `token`.
+    HTTP is served on `http_socket`, and at `url` to whom has the `token`, which stands in `token_file`.
     """
 
     def __init__(self, world: World, api: StandIn, daemon: Daemon, runner: str) -> None:
@@ -79,7 +79,8 @@ class Lab:
         self.wire: Wire
         unix, tcp = daemon.wait_for("daemon.ready")["http"]
         self.http_socket, self.url = Path(unix), str(tcp)
-        self.token = (world.state / "runnerd" / "token").read_text(encoding="ascii").strip()
+        self.token_file = world.state / "runnerd" / "token"
+        self.token = self.token_file.read_text(encoding="ascii").strip()
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator["Lab"]:

@@ -11,6 +11,7 @@ from tests.live import completions_api, messages_api
 from tests.live.agents import claude_code, codex
 from tests.live.claude_lab import claude_lab
 from tests.live.copilot_lab import copilot_lab
+from tests.live.http_clients import Door
 from tests.live.install import CODEX_VERSIONS
 from tests.world import World
 
@@ -50,20 +51,24 @@ def _results(body: dict[str, Any]) -> list[dict[str, Any]]:
     return [block for block in blocks if block["type"] == "tool_result"]
 
 
-@pytest.mark.parametrize("door", ["tcp", "unix"])
-async def test_claude_code_runs_its_tool_for_the_model_of_copilot(world: World, claude: Path, door: str) -> None:
+@pytest.mark.parametrize(("door", "is_frugal"), [("tcp", False), ("unix", False), ("tcp", True)])
+async def test_claude_code_runs_its_tool_for_the_model_of_copilot(
+    world: World, claude: Path, door: Door, is_frugal: bool
+) -> None:
     binary = real_cli("copilot", HEADLESS_COPILOTS[-1])
     async with copilot_lab(world, binary, {"copilot": {}}) as lab, lab.connected():
         lab.api.script(
             completions_api.tool_calls(("Bash", f'{{"command": "{MARKER}", "description": "x"}}'), text="I run it."),
             completions_api.text("It said ", "marker-123.", reasoning="Seen."),
         )
-        env = {"ANTHROPIC_UNIX_SOCKET": str(lab.http_socket), "ANTHROPIC_BASE_URL": "http://localhost"}
-        events = await claude_code(lab, claude, "copilot:gpt-x", "Run it.", **(env if door == "unix" else {}))
+        events = await claude_code(lab, claude, "copilot:gpt-x", "Run it.", door=door, is_frugal=is_frugal)
         first, second = (received.body for received in lab.api.requests)
     result = events[-1]
     assert (result["type"], result["subtype"], result["result"]) == ("result", "success", "It said marker-123.")
     assert result["usage"]["output_tokens"] == 14
-    assert {"Bash", "Read", "Edit"} <= {tool["function"]["name"] for tool in first["tools"]}
+    names = {tool["function"]["name"] for tool in first["tools"]}
+    assert {"Bash", "Read", "Edit"} <= names
+    if is_frugal:
+        assert {"WebFetch", "NotebookEdit"} <= names  # they need not be searched for
     [told] = [message for message in second["messages"] if message["role"] == "tool"]
     assert "marker-123" in str(told["content"])
