@@ -38,6 +38,14 @@ class HttpSettings(BaseModel):
     tcp: str | None = None
     token_file: Path | None = None
 
+    @field_validator("unix", mode="before")
+    @classmethod
+    def _is_a_place(cls, unix: Any) -> Any:
+        # pydantic names every branch of a union that does not fit, and takes 0 for false.
+        if not isinstance(unix, bool | str | Path):
+            raise ValueError(f"{unix!r} is neither a path nor false")  # noqa: TRY004 pydantic wants it so
+        return unix
+
     @field_validator("tcp")
     @classmethod
     def _is_loopback(cls, tcp: str | None) -> str | None:
