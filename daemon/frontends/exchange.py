@@ -113,10 +113,15 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
 async def body_of(request: web.Request, cap_bytes: int) -> Any:
     """The JSON that a request brings: InvalidRequestError when it is none, LineTooLongError when it is too much."""
     data = bytearray()
-    async for piece, _ in request.content.iter_chunks():
-        data += piece
-        if len(data) > cap_bytes:
-            raise LineTooLongError(f"the body is longer than {cap_bytes} bytes (daemon.parse_cap_bytes)")
+    try:
+        async for piece, _ in request.content.iter_chunks():
+            data += piece
+            if len(data) > cap_bytes:
+                raise LineTooLongError(f"the body is longer than {cap_bytes} bytes (daemon.parse_cap_bytes)")
+    except web.RequestPayloadError as error:
+        raise InvalidRequestError(
+            "the body is not what its headers say: its encoding or its chunks are wrong"
+        ) from error
     try:
         return parse_json_exactly(bytes(data))
     except (ValueError, RecursionError) as error:

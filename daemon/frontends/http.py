@@ -4,12 +4,14 @@ Owns connections and who is being answered; who may come in is `guard`'s busines
 """
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from daemon.frontends import chat_completions, messages, probes, responses
 from daemon.frontends.exchange import Dialect, Exchange, body_of, json_response, refusal
@@ -21,6 +23,7 @@ from runners.errors import RequestCancelledError, RunnerError
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _log = structlog.get_logger()
+_server_log = logging.getLogger("daemon.http")
 
 
 class HttpFrontend:
@@ -38,7 +41,9 @@ class HttpFrontend:
         self._answering: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._last_use_s = time.monotonic()
-        self._runner = web.AppRunner(self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(
+            self._app(), handler_cancellation=True, access_log=None, logger=_server_log, shutdown_timeout=0.1
+        )
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._received])
@@ -111,3 +116,12 @@ class HttpFrontend:
         finally:
             self._answering.discard(task)
             self._last_use_s = time.monotonic()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether it is no client's fault that is logged: such hold what it has sent, its token too."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+
+
+_server_log.addFilter(_is_ours)
