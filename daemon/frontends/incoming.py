@@ -74,7 +74,9 @@ def image_part(media_type: str, data: str) -> ImagePart:
 def _problem(value: Any, detail: Any) -> Problem:
     location = detail["loc"]
     if detail["type"].startswith("union_tag"):
-        location = (*location, "type")
+        # By a function of ours (`name()`) unions are told apart by their type; else it is said by which field.
+        told_by = detail["ctx"]["discriminator"].strip("'")
+        location = (*location, "type" if told_by.endswith("()") else told_by)
     return Problem(_field_path(value, location), _message(detail), _code(detail["type"]))
 
 
@@ -95,7 +97,14 @@ def _field_path(value: Any, location: tuple[int | str, ...]) -> str:
         if isinstance(value, list) and isinstance(step, int):
             path += f"[{step}]"
             value = value[step] if step < len(value) else None
-        elif isinstance(value, dict) and (is_last or (step in value and step != value.get("type"))):
+        elif isinstance(value, dict) and (
+            is_last or (step in value and not _is_branch(value, step, named[position + 1]))
+        ):
             path += f".{step}"
             value = value.get(step)
     return path.lstrip(".")
+
+
+def _is_branch(value: dict[str, Any], step: int | str, following: int | str) -> bool:
+    """Whether a step is the name of a union's branch, and no field of that name: the next one is a field beside it."""
+    return step == value.get("type") and following in value
