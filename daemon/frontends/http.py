@@ -100,6 +100,10 @@ class HttpFrontend:
         task = asyncio.current_task()
         assert task is not None
         self._answering.add(task)
+        task.add_done_callback(self._answered)
+        if request.transport is not None:
+            # What is written has left us then: nothing of an answer is lost when the daemon ends behind it.
+            request.transport.set_write_buffer_limits(high=0)
         try:
             self._guard.check(request)
             return await handler(request)
@@ -113,9 +117,11 @@ class HttpFrontend:
             if not self._is_closing:
                 raise
             return refusal(self._dialect(request), RequestCancelledError("the daemon ends, and the request was cut"))
-        finally:
-            self._answering.discard(task)
-            self._last_use_s = time.monotonic()
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        """The client has taken its answer, or has gone."""
+        self._answering.discard(task)
+        self._last_use_s = time.monotonic()
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
