@@ -9,7 +9,7 @@ import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 from tests.programs import ECHO
@@ -86,6 +86,11 @@ class Http:
         self.writer.close()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
+
+    def is_deaf(self, deaf: bool) -> None:
+        """Reads nothing from now on, or again. Else asyncio reads ahead."""
+        transport = cast("asyncio.Transport", self.writer.transport)
+        (transport.pause_reading if deaf else transport.resume_reading)()
 
     async def write(self, data: bytes) -> None:
         """Sends raw bytes."""
