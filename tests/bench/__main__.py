@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.bench import commands, first_token, rate, sent, streams
+from tests.bench import commands, first_token, http, rate, sent, streams
 from tests.bench.figures import Row
 from tests.bench.size import LARGE, SMALL, SMALLEST, Size
 from tests.bench.table import printed
@@ -19,6 +19,7 @@ _GROUPS: dict[str, Callable[[Size], Iterable[Row]]] = {
     "sent": sent.measure,
     "rate": rate.measure,
     "streams": streams.measure,
+    "http": http.measure,
     "commands": commands.measure,
 }
 _SIZES = {"large": LARGE, "small": SMALL, "smallest": SMALLEST}

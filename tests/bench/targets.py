@@ -35,6 +35,8 @@ RATE = "rate of a flood of deltas"
 BY_HAND, SDK, RAW = "by hand", "vendor's SDK", "raw process"
 DIRECT = "read directly"
 PYTHON, IMPORTS = "python -c pass", "python -c 'import click, json, socket'"
+SMALL_FIRST, SMALL_TOTAL = "small chat, first token", "small chat, whole answer"
+RPC = "daemon's own socket"
 UNROUTED = "without a pool"
 
 _OLDEST, _NEWEST = (f"claude {version}" for version in TESTED_VERSIONS)
@@ -47,6 +49,10 @@ TARGETS = (
     Target("copilot 1.0.102", NEW_FIRST, BY_HAND, "ratio", 0.10),
     Target("copilot 1.0.102", SIXTH_FIRST, RAW, "ratio", 1.25),
     Target("claude", RATE, DIRECT, "ratio", 0.9, is_floor=True),
+    Target("completions", SMALL_FIRST, RPC, "difference", 3),
+    Target("completions", SMALL_TOTAL, RPC, "difference", 3),
+    Target("messages", SMALL_FIRST, RPC, "difference", 3),
+    Target("messages", SMALL_TOTAL, RPC, "difference", 3),
     Target("100 streams", "delay of a chunk, median", DIRECT, "difference", 5),
     Target("100 streams", "delay of a chunk, p99", DIRECT, "difference", 25),
     Target("100 streams", "memory of the daemon (RSS)", "idle", "ours", 150),
