@@ -73,6 +73,9 @@ class Chat:
                     error.runner = error.runner or route.runner.name
                     if following is None or self._has_begun or error.kind in _NOBODY_MENDS or self._left_s <= 0:
                         raise
+                    # How it ends is from now on told of who is asked next.
+                    self._tally(route.runner.name).ended(outcome, time.monotonic() - began_s, usage)
+                    began_s, outcome = time.monotonic(), "cancelled"
                     yield Warn(f"{route.runner.name} cannot answer ({error.message}): {following.runner.name} is asked")
                     route = following
                 else:

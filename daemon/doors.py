@@ -17,9 +17,9 @@ import structlog
 from daemon.config import HttpSettings
 from daemon.errors import DaemonError
 from daemon.frontends.rpc import RpcFrontend
+from daemon.http_token import ensured_token
 from daemon.service import Service
-from daemon.token import token
-from daemon.unix_socket import Instance
+from daemon.unix_socket import Instance, fits
 
 if TYPE_CHECKING:
     from daemon.frontends.http import HttpFrontend
@@ -46,13 +46,16 @@ def listening(path: Path, http: HttpSettings) -> Iterator[Sockets]:
         assert rpc is not None
         bound, addresses, secret = [], [], None
         beside = http.socket_beside(path)
-        if beside is not None:
+        if beside is not None and http.unix is True and not fits(beside):
+            # The other socket's name is shorter: who has asked for none of this shall not miss that for it.
+            _log.warning("http.no_socket", why="its path is longer than the system allows", path=str(beside))
+        elif beside is not None:
             unix = stack.enter_context(Instance(beside)).socket
             assert unix is not None
             bound.append(unix)
             addresses.append(str(beside))
         if http.address is not None:
-            secret = token(http.token_place)
+            secret = ensured_token(http.token_place)
             bound.append(stack.enter_context(_tcp(*http.address)))
             addresses.append("http://{}:{}".format(*_named(bound[-1])))
         yield Sockets(rpc, bound, secret, addresses)
@@ -111,10 +114,17 @@ class Doors:
             asyncio.get_running_loop().remove_reader(bound)
 
     async def _opened_http(self) -> None:
-        # Not on the loop: it takes its time, and chats are under way.
-        frontend, guard = await asyncio.to_thread(_http_modules)
-        http = frontend(self._service, guard(self._sockets.token), body_cap_bytes=self._line_cap_bytes)
-        await http.start(self._sockets.http)
+        try:
+            # Not on the loop: it takes its time, and chats are under way.
+            frontend, guard = await asyncio.to_thread(_http_modules)
+            http = frontend(self._service, guard(self._sockets.token), body_cap_bytes=self._line_cap_bytes)
+            await http.start(self._sockets.http)
+        except (ImportError, OSError, DaemonError):
+            # What is installed has changed under a daemon that runs. Who connects must not wait for ever.
+            _log.exception("http.failed", hint="start the daemon again")
+            for bound in self._sockets.http:
+                bound.close()
+            return
         self._http = http
         _log.info("http.opened", addresses=self._sockets.addresses)
 

@@ -32,7 +32,7 @@ class Instance:
         self.socket: socket.socket | None = None
 
     def __enter__(self) -> Self:
-        if len(os.fsencode(self.path)) >= _PATH_CAP_BYTES:
+        if not fits(self.path):
             raise DaemonError(f"the socket's path is longer than the system allows: {self.path}; give a shorter one")
         private_directory(self.path.parent)
         lock = lock_path(self.path)
@@ -100,6 +100,11 @@ class Instance:
         finally:
             os.umask(before)
         return bound
+
+
+def fits(path: Path) -> bool:
+    """Whether the system allows a socket a path of that length."""
+    return len(os.fsencode(path)) < _PATH_CAP_BYTES
 
 
 def _holder(lock: int) -> str:

@@ -251,7 +251,8 @@ class ResponseBuilder:
         self._done: Done | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._tool_calls: list[ToolCall] = []
+        # In the order in which they began, as clients see them.
+        self._tool_calls: dict[str, ToolCall | None] = {}
         self._warnings: list[str] = []
         self._usage = Usage()
 
@@ -262,8 +263,10 @@ class ResponseBuilder:
                 self._text.append(chunk.chunk)
             case Reasoning():
                 self._reasoning.append(chunk.chunk)
+            case ToolRequestStart():
+                self._tool_calls[chunk.id] = None
             case ToolRequestComplete():
-                self._tool_calls.append(chunk.tool_call)
+                self._tool_calls[chunk.tool_call.id] = chunk.tool_call
             case Warn():
                 self._warnings.append(chunk.message)
             case UsageReport():
@@ -285,7 +288,7 @@ class ResponseBuilder:
             model=self._start.model,
             content="".join(self._text),
             reasoning="".join(self._reasoning) or None,
-            tool_calls=self._tool_calls,
+            tool_calls=[call for call in self._tool_calls.values() if call is not None],
             stop_reason=self._done.stop_reason,
             usage=self._usage,
             warnings=self._warnings,

@@ -136,8 +136,8 @@ def test_the_token_is_compared_in_a_time_that_tells_nothing(length: int) -> None
             request = make_mocked_request("GET", "/healthz", headers, transport=transport)
             with mock.patch.object(hmac, "compare_digest", wraps=hmac.compare_digest) as compared:
                 assert _is_let_in(guard, request) is (given == token)
-            [[sides, _]] = compared.call_args_list
-            assert [len(side) for side in sides] == [32, 32]
+            # Of the two headers that may bring one.
+            assert [[len(side) for side in sides] for sides, _ in compared.call_args_list] == [[32, 32], [32, 32]]
 
 
 def _is_let_in(guard: Guard, request: web.Request) -> bool:

@@ -145,8 +145,8 @@ def test_what_is_no_file_of_the_user_s_own_is_refused_as_a_token_file(world: Wor
 def test_a_token_file_that_cannot_be_made_is_named(world: World) -> None:
     # Root may write where nobody may: what hinders it too are a file where the directory should be, and none at all.
     (world.home / "file").write_text("")
-    for path in (world.home / "file" / "secret", world.home / "nowhere" / "secret"):
-        assert f"the token file {path} cannot be made" in refused(world, with_token(world, path))
+    for path, what in ((world.home / "file" / "secret", "read"), (world.home / "nowhere" / "secret", "made")):
+        assert f"the token file {path} cannot be {what}" in refused(world, with_token(world, path))
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere: see the test before")

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from daemon.conversation import told as conversation
 from daemon.frontends.chat_completions import ChatCompletions
 from daemon.frontends.exchange import Dialect
 from daemon.frontends.incoming import WrongFieldsError
 from daemon.frontends.messages import Messages, counted
 from daemon.frontends.responses import Responses
-from runners.errors import RateLimitedError
+from runners.errors import ContextOverflowError, RateLimitedError
 from runners.messages import ChatMessage, Usage
 from runners.stream import (
     ChatChunk,
@@ -19,6 +20,7 @@ from runners.stream import (
     Failed,
     OrderChecker,
     Reasoning,
+    ResponseBuilder,
     Start,
     Text,
     ToolRequestArg,
@@ -217,6 +219,62 @@ def test_items_of_one_answer_are_one_message() -> None:
         ("a", "f", {}),
         ("b", "mcp__x__tool", {"y": 1}),
     ]
+
+
+@pytest.mark.parametrize(
+    "said", [[Text("a"), Reasoning("b"), Text("c")], [Text("a"), *IN_TURNS[5:12], Text("c")]], ids=["thought", "calls"]
+)
+@pytest.mark.parametrize("streams", [True, False])
+def test_the_items_of_an_answer_come_back_as_the_message_that_it_was(said: list[ChatChunk], streams: bool) -> None:
+    chunks = [START, *said, Done("end_turn")]
+    builder = ResponseBuilder()
+    for chunk in chunks:
+        builder.add(chunk)
+    response = builder.response()
+    if streams:
+        output = told(Responses, chunks)[-1]["response"]["output"]
+    else:
+        output = Responses().read(ASKED[Responses]).whole(response)["output"]
+    results = [
+        {"type": "function_call_output", "call_id": call.id, "output": "r"} for call in reversed(response.tool_calls)
+    ]
+    asked = {"input": [{"role": "user", "content": "hi"}, *output, *results, {"role": "user", "content": "and?"}]}
+    _, answer, *_ = ours(Responses(), asked)
+    assert conversation([answer]) == conversation([response.as_message()])
+
+
+def test_what_broke_off_is_asked_for_anew() -> None:
+    broken = told(Responses, [START, Reasoning("Hm."), Text("so "), Failed(RateLimitedError("slow down"))])
+    done = [event["item"] for event in broken if event["type"] == "response.output_item.done"]
+    assert [item["type"] for item in done] == ["reasoning"]  # Codex keeps what is done, and asks again
+    answer = Responses().read({"input": [{"role": "user", "content": "hi"}, *done]})
+    assert [message.role for message in answer.request.messages] == ["user"]
+    assert len(answer.warnings) == 1
+
+
+@EVERY
+def test_a_system_message_between_others_is_the_users(dialect: type[Dialect]) -> None:
+    said = [("system", "S"), ("user", "U"), ("assistant", "A"), ("system", "now"), ("user", "V")]
+    messages = [{"role": role, "content": text} for role, text in said[1 if dialect is Messages else 0 :]]
+    body = {"input" if dialect is Responses else "messages": messages} | (
+        {"system": "S"} if dialect is Messages else {}
+    )
+    answer = dialect().read(body)
+    roles = [(message.role, message.text) for message in answer.request.messages]
+    assert roles == [*said[:3], ("user", "now"), said[4]]
+    assert len(answer.warnings) == 1
+
+
+@EVERY
+def test_an_end_that_no_api_has_a_word_for_is_one_with_a_warning(dialect: type[Dialect]) -> None:
+    *_, last = [event for event in told(dialect, [START, Done("max_turns")]) if "warnings" in json.dumps(event)]
+    assert "max_turns" in last.get("response", last)["warnings"][0]
+    assert last.get("delta", {}).get("stop_reason", "end_turn") == "end_turn"
+
+
+def test_a_conversation_that_is_too_long_is_said_in_words_that_claude_code_knows() -> None:
+    error = ContextOverflowError("it does not fit", requested_tokens=9, max_tokens=5)
+    assert Messages().error(400, "x", error)["error"]["message"] == "prompt is too long: 9 tokens > 5 maximum"
 
 
 def test_a_tool_of_a_namespace_is_called_by_both_names_and_a_custom_one_with_a_text() -> None:

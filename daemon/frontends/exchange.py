@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from aiohttp import web
 
 from daemon.service import Service
@@ -19,6 +20,8 @@ from runners.errors import InvalidRequestError, LineTooLongError, ProtocolError,
 from runners.messages import ChatRequest, ChatResponse
 from runners.stream import ChatChunk, ChatStream, Failed, Start, fold
 from runners.wire.framing import dump_json, parse_json_exactly
+
+_log = structlog.get_logger()
 
 _PING_S = 15.0
 _STATUS = {
@@ -41,6 +44,7 @@ _STATUS = {
 }
 """By the kind of a RunnerError; every other is a failure of what stands behind us."""
 _FAILED_BEHIND_US = 502
+_ENDS = ("end_turn", "stop_sequence", "length", "tool_calls", "content_filter")
 
 
 class Answer(ABC):
@@ -53,6 +57,11 @@ class Answer(ABC):
         self.request = request
         self.warnings = warnings
         self.created_s = int(time.time())
+
+    def note_end(self, stop_reason: str) -> None:
+        """Warns of an end that no API has a word for."""
+        if stop_reason not in _ENDS:
+            self.warnings.append(f"the runner ended its answer with {stop_reason!r}")
 
     @abstractmethod
     def frames(self, chunk: ChatChunk) -> Iterator[bytes]:
@@ -84,7 +93,7 @@ def event(data: Any, name: str | None = None) -> bytes:
     return b"".join((head, b"data: ", dump_json(data), b"\n"))
 
 
-def told(error: RunnerError) -> str:
+def sentence(error: RunnerError) -> str:
     """What a person is told of a failure."""
     return f"{error.message} ({error.hint})" if error.hint else error.message
 
@@ -99,10 +108,8 @@ def refusal(dialect: Dialect, error: RunnerError) -> web.Response:
     headers = {"x-should-retry": "true" if error.retryable else "false"}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
-    if error.kind == "not_authenticated":
-        headers["www-authenticate"] = "Bearer"
     status = status_of(error)
-    return json_response(dialect.error(status, told(error), error), status, headers)
+    return json_response(dialect.error(status, sentence(error), error), status, headers)
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -159,8 +166,7 @@ class Exchange:
             try:
                 await response.prepare(request)
                 async with self._kept_alive(response) as write:
-                    await write(begin)
-                    await self._rest(answer, stream, write)
+                    await self._told(answer, begin, stream, write)
                 await response.write_eof()
             except ConnectionError:
                 pass  # nobody listens any more: leaving ends the turn
@@ -175,16 +181,25 @@ class Exchange:
                 return chunk.served, b"".join(frames)
         raise ProtocolError("the answer has no begin")
 
-    async def _rest(self, answer: Answer, stream: ChatStream, write: Callable[[bytes], Any]) -> None:
+    async def _told(self, answer: Answer, begin: bytes, stream: ChatStream, write: Callable[[bytes], Any]) -> None:
+        """Tells an answer that has begun. From here on a failure can only be told in the stream."""
         try:
+            await write(begin)
             async for chunk in stream:
                 if frames := b"".join(answer.frames(chunk)):
                     await write(frames)
         except asyncio.CancelledError:
             if not self._is_closing():
                 raise
-            cut = RequestCancelledError("the daemon ends, and the answer was cut")
-            await write(b"".join(answer.frames(Failed(cut))))
+            failure: RunnerError = RequestCancelledError("the daemon ends, and the answer was cut")
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001 a bug of ours, whatever it is: the answer must not look whole
+            _log.exception("http.bug", dialect=type(self._dialect).__name__)
+            failure = ProtocolError("a bug in runnerd: see its log")
+        else:
+            return
+        await write(b"".join(answer.frames(Failed(failure))))
 
     @asynccontextmanager
     async def _kept_alive(self, response: web.StreamResponse) -> AsyncIterator[Callable[[bytes], Any]]:

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from daemon.frontends import chat_completions, messages, probes, responses
 from daemon.frontends.exchange import Dialect, Exchange, body_of, json_response, refusal
-from daemon.frontends.guard import Guard
+from daemon.frontends.guard import Guard, WrongTokenError
 from daemon.frontends.model_list import ModelList
 from daemon.service import Service
 from runners.errors import RequestCancelledError, RunnerError
@@ -72,7 +72,7 @@ class HttpFrontend:
 
     @property
     def unused_s(self) -> float:
-        """Seconds since the last request was answered; 0 while one is."""
+        """Seconds since the last request for a model was answered; 0 while any request is."""
         return 0.0 if self._answering else time.monotonic() - self._last_use_s
 
     async def aclose(self) -> None:
@@ -90,7 +90,7 @@ class HttpFrontend:
 
     def _dialect(self, request: web.Request) -> Dialect:
         return next(
-            (dialect for path, dialect in self._dialects.items() if request.path.startswith(path)),
+            (dialect for path, dialect in self._dialects.items() if f"{request.path}/".startswith(f"{path}/")),
             self._dialects["/v1/chat/completions"],
         )
 
@@ -100,13 +100,20 @@ class HttpFrontend:
         task = asyncio.current_task()
         assert task is not None
         self._answering.add(task)
-        task.add_done_callback(self._answered)
+        # Then its client has taken its answer, or has gone.
+        task.add_done_callback(self._answering.discard)
         if request.transport is not None:
             # What is written has left us then: nothing of an answer is lost when the daemon ends behind it.
             request.transport.set_write_buffer_limits(high=0)
         try:
             self._guard.check(request)
+            if request.path.startswith("/v1/"):
+                task.add_done_callback(self._used)
             return await handler(request)
+        except WrongTokenError as error:
+            response = refusal(self._dialect(request), error)
+            response.headers["www-authenticate"] = "Bearer"
+            return response
         except RunnerError as error:
             return refusal(self._dialect(request), error)
         except web.HTTPException as error:
@@ -117,10 +124,12 @@ class HttpFrontend:
             if not self._is_closing:
                 raise
             return refusal(self._dialect(request), RequestCancelledError("the daemon ends, and the request was cut"))
+        except Exception:  # noqa: BLE001 a bug of ours, whatever it is: its client is told in the form that it reads
+            _log.exception("http.bug", method=request.method, path=request.path)
+            return json_response(self._dialect(request).error(500, "a bug in runnerd: see its log", None), 500)
 
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        """The client has taken its answer, or has gone."""
-        self._answering.discard(task)
+    def _used(self, _task: asyncio.Task[None]) -> None:
+        """Somebody had a use for the daemon: not a monitor, nor who was refused."""
         self._last_use_s = time.monotonic()
 
 

@@ -1,16 +1,19 @@
 """What a client has sent, held against the shape that it should have: every wrong field is named by its path."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from runners.errors import InvalidRequestError
-from runners.messages import ImagePart
+from runners.messages import ChatMessage, ImagePart
+from runners.tools import ToolDefinition
 
 _UNSUPPORTED = "unsupported_value"
 _PROBLEMS_TOLD = 10
+_MOVED = "no CLI takes a system message between others: it is told as the user's"
 _CODES = {"missing": "missing_required_parameter", _UNSUPPORTED: _UNSUPPORTED}
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -52,6 +55,32 @@ def checked(model: type[Model], value: Any) -> Model:
         raise WrongFieldsError([_problem(value, detail) for detail in error.errors()[:_PROBLEMS_TOLD]]) from error
 
 
+def text_or_list(value: Any) -> str:
+    """For the Discriminator of what is a text (`<text>`) or a list (`<list>`): an error is then of the one it is."""
+    return "<list>" if isinstance(value, list) else "<text>"
+
+
+def word_or_named(value: Any) -> str:
+    """For that of a choice of tools, which is a word (`<word>`) or names one (`<named>`)."""
+    return "<word>" if isinstance(value, str) else "<named>"
+
+
+def in_place(messages: Iterable[ChatMessage], warnings: list[str]) -> Iterator[ChatMessage]:
+    """The messages; a system message behind others stays where it stands, as one of the user's, and a warning says so.
+
+    A CLI has one system prompt for all of a conversation: what came to it later would make another of it each time.
+    """
+    has_begun = False
+    for message in messages:
+        has_begun = has_begun or message.role != "system"
+        if has_begun and message.role == "system":
+            if _MOVED not in warnings:
+                warnings.append(_MOVED)
+            yield message.model_copy(update={"role": "user"})
+        else:
+            yield message
+
+
 def only(*neutral: Any) -> AfterValidator:
     """For a field of which no runner has anything: besides null it may have these values, which ask for nothing."""
 
@@ -71,6 +100,17 @@ def image_part(media_type: str, data: str) -> ImagePart:
         raise ValueError(_message(error.errors()[0])) from error
 
 
+def _of_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return ToolDefinition(name="of any", parameters=schema).parameters
+    except ValidationError as error:
+        raise ValueError(_message(error.errors()[0])) from error
+
+
+Parameters = Annotated[dict[str, Any], AfterValidator(_of_an_object)]
+"""The JSON Schema of a tool's arguments, which are an object."""
+
+
 def _problem(value: Any, detail: Any) -> Problem:
     location = detail["loc"]
     if detail["type"].startswith("union_tag"):
@@ -85,6 +125,11 @@ def _code(kind: str) -> str:
 
 
 def _message(detail: Any) -> str:
+    # pydantic's own words for these tell of functions of ours.
+    if detail["type"] == "union_tag_invalid":
+        return f"{detail['ctx']['tag']!r} is none of {detail['ctx']['expected_tags']}"
+    if detail["type"] == "union_tag_not_found":
+        return "it must be one of a known kind"
     return str(detail["msg"]).removeprefix("Value error, ")
 
 

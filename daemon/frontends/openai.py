@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from daemon.frontends.incoming import Sent, WrongFieldsError, image_part
+from daemon.frontends.incoming import Parameters, Sent, WrongFieldsError, image_part
 from runners.errors import RunnerError
 from runners.messages import ImagePart, ReasoningEffort, Usage
 
@@ -13,8 +13,6 @@ _DATA_URL = re.compile(r"data:(?P<type>[a-z/+.-]+);base64,(?P<data>.*)", re.IGNO
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {
     "context_overflow": "context_length_exceeded",
-    "not_authenticated": "invalid_api_key",
-    "auth_expired": "invalid_api_key",
     "rate_limited": "rate_limit_exceeded",
     "quota_exhausted": "insufficient_quota",
     "unsupported": "unsupported_value",
@@ -41,7 +39,8 @@ class JsonSchema(Sent):
 
     def wrapped(self) -> dict[str, Any]:
         """As a ResponseFormat takes it."""
-        whole = {"name": self.name, "schema": self.schema_ or {"type": "object"}, "strict": self.strict}
+        whole: dict[str, Any] = {"name": self.name, "schema": self.schema_ or {"type": "object"}}
+        whole |= {"strict": self.strict, "description": self.description}
         return {name: value for name, value in whole.items() if value is not None}
 
 
@@ -50,7 +49,7 @@ class Function(Sent):
 
     name: str = Field(min_length=1)
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
 
     def ours(self) -> dict[str, Any]:
         """As a ToolDefinition takes it."""
@@ -96,6 +95,10 @@ def _image(url: Any) -> ImagePart:
 
 Image = Annotated[ImagePart, BeforeValidator(_image)]
 """An image, sent as its data URL."""
+
+
+PARALLEL = "no CLI takes parallel_tool_calls: the model may call several tools at once"
+"""The warning of who wants one call at a time."""
 
 
 def token_counts(usage: Usage) -> tuple[int, int] | None:

@@ -88,7 +88,9 @@ class _Snapshot:
         )
         cost = CounterMetricFamily("runnerd_cost_usd", "By the CLIs' own word.", labels=["runner"])
         served = CounterMetricFamily("runnerd_served", "Chats by how they got a session.", labels=["runner", "served"])
-        waited = CounterMetricFamily("runnerd_session_seconds", "How long that took.", labels=["runner", "served"])
+        waited = GaugeMetricFamily(
+            "runnerd_session_seconds", "How long that took, in the mean.", labels=["runner", "served"]
+        )
         for row in self._status["runners"]:
             name = row["name"]
             for outcome, count in row["chats"].items():
@@ -101,5 +103,5 @@ class _Snapshot:
                     usage.add_metric([name, kind.removesuffix("_tokens")], total)
             for way, tally in row["served"].items():
                 served.add_metric([name, way], tally["chats"])
-                waited.add_metric([name, way], tally["chats"] * tally["session_s"])
+                waited.add_metric([name, way], tally["session_s"])
         yield from (chats, seconds, usage, cost, served, waited)

@@ -89,11 +89,6 @@ class RpcFrontend:
             return 0.0
         return time.monotonic() - self._last_use_s
 
-    async def answered(self) -> None:
-        """Waits until every request has its answer, and its client has taken it."""
-        while self.answering:
-            await asyncio.wait(self.answering)
-
     async def aclose(self) -> None:
         """Accepts no more, and ends every connection with what still runs on it."""
         if self._server is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from daemon.frontends import openai
-from daemon.frontends.exchange import Answer, event, status_of, told
+from daemon.frontends.exchange import Answer, event, sentence, status_of
 from runners.messages import ChatRequest, ChatResponse, Usage
 from runners.stream import (
     ChatChunk,
@@ -66,6 +66,7 @@ class CompletionAnswer(Answer):
             case UsageReport():
                 self._usage = _usage(chunk.usage)
             case Done():
+                self.note_end(chunk.stop_reason)
                 yield self._chunk(
                     [{"index": 0, "delta": {}, "finish_reason": _finish_reason(chunk.stop_reason)}], last=True
                 )
@@ -73,7 +74,7 @@ class CompletionAnswer(Answer):
                     yield event(self._head | {"choices": [], "usage": self._usage})
                 yield b"data: [DONE]\n\n"
             case Failed(error=error):
-                yield event(openai.error_body(status_of(error), told(error), error))
+                yield event(openai.error_body(status_of(error), sentence(error), error))
 
     def whole(self, response: ChatResponse) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": response.content, "refusal": None}
@@ -90,6 +91,7 @@ class CompletionAnswer(Answer):
         }
         body = self._named("chat.completion", response.id, response.runner, response.model)
         body |= {"choices": [choice], "usage": _usage(response.usage)}
+        self.note_end(response.stop_reason)
         warnings = [*self.warnings, *response.warnings]
         return body | ({"warnings": warnings} if warnings else {})
 
@@ -124,9 +126,9 @@ def _usage(usage: Usage) -> dict[str, Any] | None:
     counts = openai.token_counts(usage)
     if counts is None:
         return None
-    told: dict[str, Any] = {"prompt_tokens": counts[0], "completion_tokens": counts[1], "total_tokens": sum(counts)}
+    counted: dict[str, Any] = {"prompt_tokens": counts[0], "completion_tokens": counts[1], "total_tokens": sum(counts)}
     if usage.cached_input_tokens is not None:
-        told["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+        counted["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
     if usage.reasoning_tokens is not None:
-        told["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
-    return told | ({} if usage.cost_usd is None else {"cost_usd": usage.cost_usd})
+        counted["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return counted | ({} if usage.cost_usd is None else {"cost_usd": usage.cost_usd})

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from daemon.frontends import openai
-from daemon.frontends.incoming import Sent, checked, only
+from daemon.frontends.incoming import Sent, checked, in_place, only, text_or_list, word_or_named
 from runners.messages import ChatMessage, ChatRequest, ImagePart, TextPart
 from runners.tool_calls import tool_call
 
@@ -42,14 +42,8 @@ class _Image(Sent):
         return self.image_url.url
 
 
-def _kind_of_content(content: Any) -> str:
-    return "<parts>" if isinstance(content, list) else "<string>"
-
-
 _Part = Annotated[_Text | _Image | _Refusal, Field(discriminator="type")]
-_Content = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[_Part], Tag("<parts>")], Discriminator(_kind_of_content)
-]
+_Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[_Part], Tag("<list>")], Discriminator(text_or_list)]
 
 
 def _parts(content: str | list[_Text | _Image | _Refusal] | None) -> Any:
@@ -124,7 +118,7 @@ class _NamedTool(Sent):
 
 _Choice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[_NamedTool, Tag("<named>")],
-    Discriminator(lambda choice: "<word>" if isinstance(choice, str) else "<named>"),
+    Discriminator(word_or_named),
 ]
 
 
@@ -135,6 +129,9 @@ class _Format(Sent):
 
 class _StreamOptions(Sent):
     include_usage: bool | None = None
+
+
+_Stop = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[str], Tag("<list>")], Discriminator(text_or_list)]
 
 
 class CompletionRequest(Sent):
@@ -148,7 +145,7 @@ class CompletionRequest(Sent):
     max_completion_tokens: int | None = Field(default=None, gt=0)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: Any = None
+    stop: _Stop | None = None
     tools: list[_Tool] | None = None
     tool_choice: _Choice | None = None
     parallel_tool_calls: bool | None = None
@@ -178,10 +175,10 @@ class CompletionRequest(Sent):
         if self.seed is not None:
             warnings.append("no CLI takes a seed: it is left out")
         if self.tools and self.parallel_tool_calls is False:
-            warnings.append("no CLI takes parallel_tool_calls: the model may call several tools at once")
+            warnings.append(openai.PARALLEL)
         request = {
             "model": self.model or None,
-            "messages": [message.ours() for message in self.messages],
+            "messages": list(in_place((message.ours() for message in self.messages), warnings)),
             "tools": [tool.function.ours() for tool in self.tools or []],
             "tool_choice": self._choice(),
             "max_tokens": self.max_completion_tokens or self.max_tokens,

@@ -8,6 +8,7 @@ from daemon.frontends.messages.answer import MessagesAnswer, error_body
 from daemon.frontends.messages.request import MessagesRequest
 from runners.errors import RunnerError
 from runners.messages import ChatRequest, ImagePart
+from runners.wire.framing import dump_json
 
 __all__ = ["Messages", "counted"]
 
@@ -31,7 +32,7 @@ class Messages(Dialect):
 def counted(body: Any) -> dict[str, Any]:
     """How many tokens a request is, as near as its length tells: no CLI counts without asking its model."""
     request, _ = checked(MessagesRequest, body).ours()
-    size_bytes = sum(len(tool.model_dump_json().encode()) for tool in request.tools)
+    size_bytes = sum(len(dump_json(tool.model_dump())) for tool in request.tools)
     size_bytes += sum(len(text.encode(errors="surrogatepass")) for text in _texts(request))
     images = sum(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
     return {"input_tokens": -(-size_bytes // _BYTES_A_TOKEN) + images * _IMAGE_TOKENS, "is_estimate": True}

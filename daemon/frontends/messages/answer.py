@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from daemon.frontends.exchange import Answer, event, status_of, told
+from daemon.frontends.exchange import Answer, event, sentence, status_of
 from daemon.frontends.messages.request import UNPARSED
-from runners.errors import RunnerError
+from runners.errors import ContextOverflowError, RunnerError
 from runners.messages import ChatRequest, ChatResponse, Usage
 from runners.stream import (
     ChatChunk,
@@ -22,7 +22,14 @@ from runners.stream import (
 )
 from runners.tools import ToolCall
 
-_STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+_STOP_REASONS = {
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+    "stop_sequence": "stop_sequence",
+}
+"""Whatever else ends an answer is the end of the model's turn."""
+
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -39,6 +46,14 @@ _NOTHING_YET = {"input_tokens": 0, "output_tokens": 0}
 def error_body(status: int, message: str, error: RunnerError | None) -> dict[str, Any]:
     """An error as Anthropic's clients read it, and beside it what we know besides."""
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    if isinstance(error, ContextOverflowError):
+        # By these words Claude Code knows that it has to shorten the conversation.
+        counts = (error.requested_tokens, error.max_tokens)
+        message = (
+            f"prompt is too long: {message}"
+            if None in counts
+            else "prompt is too long: {} tokens > {} maximum".format(*counts)
+        )
     body = {"type": kind, "message": message}
     return {"type": "error", "error": body if error is None else body | {"runnerd": error.to_dict()}}
 
@@ -78,11 +93,12 @@ class MessagesAnswer(Answer):
                 self._usage = _usage(chunk.usage)
             case Done():
                 yield from self._end_block()
+                self.note_end(chunk.stop_reason)
                 warnings = {"warnings": self.warnings} if self.warnings else {}
                 yield _event("message_delta", delta=self._end(chunk.stop_reason), usage=self._usage, **warnings)
                 yield _event("message_stop")
             case Failed(error=error):
-                yield event(error_body(status_of(error), told(error), error), "error")
+                yield event(error_body(status_of(error), sentence(error), error), "error")
 
     def whole(self, response: ChatResponse) -> dict[str, Any]:
         content: list[dict[str, Any]] = []
@@ -93,6 +109,7 @@ class MessagesAnswer(Answer):
         content += [_tool_use(call) for call in response.tool_calls]
         message = self._message(response.id, response.runner, response.model)
         message |= {"content": content, "usage": _usage(response.usage)} | self._end(response.stop_reason)
+        self.note_end(response.stop_reason)
         warnings = [*self.warnings, *response.warnings]
         return message | ({"warnings": warnings} if warnings else {})
 
@@ -105,7 +122,7 @@ class MessagesAnswer(Answer):
         # Which of several it was no CLI says.
         is_known = stop_reason == "stop_sequence" and len(self.request.stop) == 1
         return {
-            "stop_reason": _STOP_REASONS.get(stop_reason, stop_reason),
+            "stop_reason": _STOP_REASONS.get(stop_reason, "end_turn"),
             "stop_sequence": self.request.stop[0] if is_known else None,
         }
 
@@ -144,10 +161,10 @@ def _usage(usage: Usage) -> dict[str, Any]:
     """Here, unlike with us, `input_tokens` are those that no cache had a part in. What nobody said is null."""
     cached, created = usage.cached_input_tokens, usage.cache_creation_input_tokens
     whole = usage.input_tokens
-    told = {
+    counted = {
         "input_tokens": None if whole is None else whole - (cached or 0) - (created or 0),
         "cache_read_input_tokens": cached,
         "cache_creation_input_tokens": created,
         "output_tokens": usage.output_tokens,
     }
-    return told | ({} if usage.cost_usd is None else {"cost_usd": usage.cost_usd})
+    return counted | ({} if usage.cost_usd is None else {"cost_usd": usage.cost_usd})

@@ -7,10 +7,10 @@ alone. One that would change the answer, and that no CLI has, is refused.
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from daemon.frontends.incoming import Sent, checked, image_part, only
-from runners.messages import ChatMessage, ChatRequest, ImagePart, Part, ReasoningEffort, Role, TextPart
+from daemon.frontends.incoming import Parameters, Sent, checked, image_part, in_place, only, text_or_list
+from runners.messages import ChatMessage, ChatRequest, ImagePart, Part, ReasoningEffort, TextPart
 from runners.tools import ToolCall
 
 UNPARSED = "__unparsedToolInput"
@@ -30,13 +30,14 @@ class _Base64(Sent):
     data: str
 
 
+def _image(source: Any) -> ImagePart:
+    given = _Base64.model_validate(source)
+    return image_part(given.media_type, given.data)
+
+
 class _Image(Sent):
     type: Literal["image"]
-    source: Annotated[_Base64, AfterValidator(lambda source: _image(source) and source)]
-
-
-def _image(source: _Base64) -> ImagePart:
-    return image_part(source.media_type, source.data)
+    source: Annotated[ImagePart, BeforeValidator(_image)]
 
 
 class _Call(Sent):
@@ -61,10 +62,6 @@ class _Redacted(Sent):
     type: Literal["redacted_thinking"]
 
 
-def _kind_of_content(content: Any) -> str:
-    return "<blocks>" if isinstance(content, list) else "<string>"
-
-
 class _ToolReference(Sent):
     """What Claude Code's search for tools has found."""
 
@@ -74,7 +71,7 @@ class _ToolReference(Sent):
 
 _Plain = Annotated[_Text | _Image | _ToolReference, Field(discriminator="type")]
 _PlainContent = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[_Plain], Tag("<blocks>")], Discriminator(_kind_of_content)
+    Annotated[str, Tag("<text>")] | Annotated[list[_Plain], Tag("<list>")], Discriminator(text_or_list)
 ]
 
 
@@ -91,7 +88,7 @@ class _Result(Sent):
 
 _Block = Annotated[_Text | _Image | _Call | _Result | _Thinking | _Redacted, Field(discriminator="type")]
 _Content = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[_Block], Tag("<blocks>")], Discriminator(_kind_of_content)
+    Annotated[str, Tag("<text>")] | Annotated[list[_Block], Tag("<list>")], Discriminator(text_or_list)
 ]
 
 
@@ -104,7 +101,7 @@ def _part(block: Any) -> Iterator[Part]:
         case _Text():
             yield TextPart(text=block.text)
         case _Image():
-            yield _image(block.source)
+            yield block.source
         case _ToolReference():
             yield TextPart(text=f"The tool {block.tool_name} can be called now.")
 
@@ -133,34 +130,30 @@ class _Message(Sent):
         yield from (block.tool_name for block in blocks if isinstance(block, _ToolReference))
 
     def ours(self) -> Iterator[ChatMessage]:
-        """Results of tools are messages of their own, before what the user says besides.
-
-        A system message between others belongs where it stands, and there a model reads the user's alone.
-        """
-        role: Role = "user" if self.role == "system" else self.role
+        """Results of tools are messages of their own, before what the user says besides."""
         if isinstance(self.content, str):
-            yield ChatMessage(role=role, content=self.content)
+            yield ChatMessage(role=self.role, content=self.content)
             return
         yield from (block.ours() for block in self.content if isinstance(block, _Result))
         parts = _parts(self.content)
         calls = [block.ours() for block in self.content if isinstance(block, _Call)]
         thinking = "".join(block.thinking for block in self.content if isinstance(block, _Thinking))
         if parts or self.role == "assistant" or not any(isinstance(block, _Result) for block in self.content):
-            yield ChatMessage(role=role, content=parts, reasoning=thinking or None, tool_calls=calls)
+            yield ChatMessage(role=self.role, content=parts, reasoning=thinking or None, tool_calls=calls)
 
 
 class _Tool(Sent):
     type: Literal["custom"] | None = None
     name: str = Field(min_length=1)
     description: str | None = None
-    input_schema: dict[str, Any]
+    input_schema: Parameters
     defer_loading: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _is_the_clients(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("type") not in (None, "custom"):
-            raise ValueError(f"{given['type']!r} is run by Anthropic, and no CLI has it: offer tools of your own")
+            raise ValueError(f"{given['type']!r} is a tool of Anthropic's own, and no CLI has it: offer your own tools")
         return given
 
 
@@ -209,9 +202,7 @@ class MessagesRequest(Sent):
     model: str | None = None
     messages: list[_Message] = Field(min_length=1)
     system: (
-        Annotated[
-            Annotated[str, Tag("<string>")] | Annotated[list[_Text], Tag("<blocks>")], Discriminator(_kind_of_content)
-        ]
+        Annotated[Annotated[str, Tag("<text>")] | Annotated[list[_Text], Tag("<list>")], Discriminator(text_or_list)]
         | None
     ) = None
     max_tokens: int | None = Field(default=None, gt=0)
@@ -233,12 +224,10 @@ class MessagesRequest(Sent):
         effort, warnings = self._effort()
         if self.tool_choice is not None and self.tool_choice.disable_parallel_tool_use:
             warnings.append("no CLI takes disable_parallel_tool_use: the model may call several tools at once")
-        if any(message.role == "system" for message in self.messages):
-            warnings.append("no CLI takes a system message between others: it is told as the user's")
         shape = (self.output_config and self.output_config.format) or self.output_format
         request = {
             "model": self.model or None,
-            "messages": [*self._system(), *(ours for message in self.messages for ours in message.ours())],
+            "messages": list(in_place(self._all_messages(), warnings)),
             "tools": [
                 {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
                 for tool in self._offered()
@@ -254,9 +243,11 @@ class MessagesRequest(Sent):
         }
         return checked(ChatRequest, request), warnings
 
-    def _system(self) -> list[ChatMessage]:
+    def _all_messages(self) -> Iterator[ChatMessage]:
         blocks = [self.system] if isinstance(self.system, str) else [block.text for block in self.system or []]
-        return [ChatMessage(role="system", content=text) for text in blocks if text]
+        yield from (ChatMessage(role="system", content=text) for text in blocks if text)
+        for message in self.messages:
+            yield from message.ours()
 
     def _offered(self) -> list[_Tool]:
         """Without those that the model knows nothing of until a search has found them."""

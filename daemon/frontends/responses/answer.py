@@ -7,12 +7,13 @@ whole; at the end the response is told whole, with all of them.
 import json
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from daemon.frontends import openai
-from daemon.frontends.exchange import Answer, event, told
-from daemon.frontends.responses.request import Offered
+from daemon.frontends.exchange import Answer, event, sentence
+from daemon.frontends.responses.request import Offered, item_id
 from runners.errors import RunnerError
 from runners.messages import ChatRequest, ChatResponse, Usage
 from runners.stream import (
@@ -34,6 +35,45 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 _SAID_BACK = ("instructions", "max_output_tokens", "metadata", "reasoning", "temperature", "text", "top_p")
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """How the API tells text and reasoning: alike, but for all names."""
+
+    type: str
+    prefix: str
+    parts: str
+    part: str
+    text: str
+    index: str
+    fields: dict[str, Any]
+    one: dict[str, Any]
+    more: dict[str, Any]
+
+
+_MESSAGE = _Kind(
+    type="message",
+    prefix="msg",
+    parts="content",
+    part="content_part",
+    text="output_text",
+    index="content_index",
+    fields={"role": "assistant"},
+    one={"type": "output_text", "annotations": [], "logprobs": []},
+    more={"logprobs": []},
+)
+_REASONING = _Kind(
+    type="reasoning",
+    prefix="rs",
+    parts="summary",
+    part="reasoning_summary_part",
+    text="reasoning_summary_text",
+    index="summary_index",
+    fields={"encrypted_content": None},
+    one={"type": "summary_text"},
+    more={},
+)
+
+
 class ResponsesAnswer(Answer):
     """One answer. `said` is the body of the request, of which the API says a part again; `offered` see the request."""
 
@@ -43,11 +83,11 @@ class ResponsesAnswer(Answer):
         super().__init__(request, warnings)
         self._said = said
         self._offered = offered
-        self._id = f"resp_{uuid.uuid4().hex}"
+        self._id = uuid.uuid4().hex
         self._numbers = count()
         self._model = ""
         self._items: list[dict[str, Any]] = []
-        self._open: int | None = None  # the item that text or reasoning goes on in
+        self._kind: _Kind | None = None  # of the item that text or reasoning goes on in
         self._pieces: list[str] = []
         self._calls: dict[str, int] = {}
         self._usage: dict[str, Any] | None = None
@@ -59,13 +99,13 @@ class ResponsesAnswer(Answer):
                 yield self._event("response.created", response=self._response("in_progress"))
                 yield self._event("response.in_progress", response=self._response("in_progress"))
             case Text():
-                yield from self._piece("message", chunk.chunk)
+                yield from self._piece(_MESSAGE, chunk.chunk)
             case Reasoning():
-                yield from self._piece("reasoning", chunk.chunk)
+                yield from self._piece(_REASONING, chunk.chunk)
             case ToolRequestStart():
                 yield from self._end_item()
                 self._calls[chunk.id] = len(self._items)
-                yield self._added(self._call(chunk.id, chunk.name, "") | {"status": "in_progress"})
+                yield self._added(self._call(chunk.id, chunk.name, "", len(self._items)) | {"status": "in_progress"})
             case ToolRequestArg() if self._items[self._calls[chunk.id]]["type"] == "function_call":
                 yield self._item_event("response.function_call_arguments.delta", chunk.id, delta=chunk.chunk)
             case ToolRequestComplete(tool_call=call):
@@ -75,22 +115,24 @@ class ResponsesAnswer(Answer):
             case UsageReport():
                 self._usage = _usage(chunk.usage)
             case Done():
-                yield from self._end_item()
                 status = "incomplete" if chunk.stop_reason in _INCOMPLETE else "completed"
+                yield from self._end_item(status)
+                self.note_end(chunk.stop_reason)
                 yield self._event(f"response.{status}", response=self._ended(chunk.stop_reason, self._usage))
             case Failed(error=error):
-                yield from self._end_item()
+                # What it was in has no end: Codex keeps what has one, and asks for the rest behind it.
                 yield self._event("response.failed", response=self._response("failed") | {"error": _error(error)})
 
     def whole(self, response: ChatResponse) -> dict[str, Any]:
         self._model = f"{response.runner}:{response.model}"
         self.warnings += response.warnings
+        self.note_end(response.stop_reason)
         if response.reasoning:
-            self._items.append(self._spoken("reasoning", response.reasoning))
+            self._items.append(self._spoken(_REASONING, response.reasoning, len(self._items)))
         if response.content:
-            self._items.append(self._spoken("message", response.content))
+            self._items.append(self._spoken(_MESSAGE, response.content, len(self._items)))
         for call in response.tool_calls:
-            self._items.append(self._call(call.id, call.name, self._input(call)))
+            self._items.append(self._call(call.id, call.name, self._input(call), len(self._items)))
         return self._ended(response.stop_reason, _usage(response.usage))
 
     # The response
@@ -98,7 +140,7 @@ class ResponsesAnswer(Answer):
     def _response(self, status: str) -> dict[str, Any]:
         said = {name: self._said.get(name) for name in _SAID_BACK}
         return said | {
-            "id": self._id,
+            "id": f"resp_{self._id}",
             "object": "response",
             "created_at": self.created_s,
             "status": status,
@@ -124,69 +166,47 @@ class ResponsesAnswer(Answer):
 
     # Text and reasoning
 
-    def _piece(self, kind: str, piece: str) -> Iterator[bytes]:
-        if self._open is None or self._items[self._open]["type"] != kind:
+    def _piece(self, kind: _Kind, piece: str) -> Iterator[bytes]:
+        if self._kind is not kind:
             yield from self._end_item()
-            self._open = len(self._items)
-            item = self._spoken(kind, "") | {"status": "in_progress"}
-            part = item.pop("content" if kind == "message" else "summary")[0]
-            yield self._added(item | {"content" if kind == "message" else "summary": []})
-            yield self._part_event("added", part)
+            self._kind = kind
+            item = self._spoken(kind, "", len(self._items)) | {"status": "in_progress"}
+            [part] = item[kind.parts]
+            yield self._added(item | {kind.parts: []})
+            yield self._part_event(f"response.{kind.part}.added", part=part)
         self._pieces.append(piece)
-        if kind == "message":
-            yield self._part_event("delta", None, delta=piece, logprobs=[])
-        else:
-            yield self._part_event("delta", None, delta=piece)
+        yield self._part_event(f"response.{kind.text}.delta", delta=piece, **kind.more)
 
-    def _end_item(self) -> Iterator[bytes]:
-        """Ends the item that text or reasoning goes on in, if there is one."""
-        if self._open is None:
+    def _end_item(self, status: str = "completed") -> Iterator[bytes]:
+        """Ends the item that text or reasoning goes on in, which is the last one, if there is one."""
+        if self._kind is None:
             return
-        kind, text = self._items[self._open]["type"], "".join(self._pieces)
+        kind, text, number = self._kind, "".join(self._pieces), len(self._items) - 1
+        item = self._spoken(kind, text, number) | {"status": status}
+        yield self._part_event(f"response.{kind.text}.done", text=text, **kind.more)
+        yield self._part_event(f"response.{kind.part}.done", part=item[kind.parts][0])
+        self._items[number] = item
+        self._kind = None
         self._pieces.clear()
-        item = self._spoken(kind, text, self._items[self._open]["id"])
-        yield self._part_event("text_done", None, text=text, **({"logprobs": []} if kind == "message" else {}))
-        yield self._part_event("done", item["content" if kind == "message" else "summary"][0])
-        self._items[self._open] = item
-        yield self._event("response.output_item.done", output_index=self._open, item=item)
-        self._open = None
+        yield self._event("response.output_item.done", output_index=number, item=item)
 
-    def _part_event(self, what: str, part: dict[str, Any] | None, **fields: Any) -> bytes:
+    def _part_event(self, name: str, **fields: Any) -> bytes:
         """An event of the one part that an item of text or reasoning has."""
-        assert self._open is not None
-        item = self._items[self._open]
-        is_message = item["type"] == "message"
-        part_of, text_of = (
-            ("content_part", "output_text") if is_message else ("reasoning_summary_part", "reasoning_summary_text")
-        )
-        names = {
-            "added": f"response.{part_of}.added",
-            "delta": f"response.{text_of}.delta",
-            "text_done": f"response.{text_of}.done",
-            "done": f"response.{part_of}.done",
-        }
-        place = {
-            "item_id": item["id"],
-            "output_index": self._open,
-            "content_index" if is_message else "summary_index": 0,
-        }
-        return self._event(names[what], **place, **({} if part is None else {"part": part}), **fields)
+        assert self._kind is not None
+        number = len(self._items) - 1
+        place = {"item_id": self._items[number]["id"], "output_index": number, self._kind.index: 0}
+        return self._event(name, **place, **fields)
 
-    @staticmethod
-    def _spoken(kind: str, text: str, item_id: str | None = None) -> dict[str, Any]:
-        if kind == "reasoning":
-            item: dict[str, Any] = {"id": item_id or f"rs_{uuid.uuid4().hex}", "type": kind, "encrypted_content": None}
-            return item | {"summary": [{"type": "summary_text", "text": text}]}
-        content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
-        item = {"id": item_id or f"msg_{uuid.uuid4().hex}", "type": kind, "role": "assistant"}
-        return item | {"status": "completed", "content": content}
+    def _spoken(self, kind: _Kind, text: str, number: int) -> dict[str, Any]:
+        item = {"id": item_id(kind.prefix, self._id, number), "type": kind.type, "status": "completed"}
+        return item | kind.fields | {kind.parts: [kind.one | {"text": text}]}
 
     # Calls of tools
 
-    def _call(self, call_id: str, our_name: str, text: str, item_id: str | None = None) -> dict[str, Any]:
+    def _call(self, call_id: str, our_name: str, text: str, number: int) -> dict[str, Any]:
         tool = self._offered.get(our_name, Offered(our_name))
         call = {
-            "id": item_id or f"{'ctc' if tool.is_custom else 'fc'}_{uuid.uuid4().hex}",
+            "id": item_id("ctc" if tool.is_custom else "fc", self._id, number),
             "type": "custom_tool_call" if tool.is_custom else "function_call",
             "status": "completed",
             "call_id": call_id,
@@ -203,7 +223,7 @@ class ResponsesAnswer(Answer):
 
     def _end_call(self, call: ToolCall) -> Iterator[bytes]:
         index, text = self._calls[call.id], self._input(call)
-        item = self._items[index] = self._call(call.id, call.name, text, self._items[index]["id"])
+        item = self._items[index] = self._call(call.id, call.name, text, index)
         if item["type"] == "custom_tool_call":
             yield self._item_event("response.custom_tool_call_input.delta", call.id, delta=text)
             yield self._item_event("response.custom_tool_call_input.done", call.id, input=text)
@@ -224,21 +244,25 @@ class ResponsesAnswer(Answer):
 
 
 def _error(error: RunnerError) -> dict[str, Any]:
-    return {"code": openai.error_code(error.kind), "message": told(error), "runnerd": error.to_dict()}
+    code = openai.error_code(error.kind)
+    if code == error.kind:
+        # One of the API's own. Codex asks again, but for those that no asking mends, of which this shows our words.
+        code = "server_error" if error.retryable else "invalid_prompt"
+    return {"code": code, "message": sentence(error), "runnerd": error.to_dict()}
 
 
 def _usage(usage: Usage) -> dict[str, Any] | None:
     counts = openai.token_counts(usage)
     if counts is None:
         return None
-    told: dict[str, Any] = {
+    counted: dict[str, Any] = {
         "input_tokens": counts[0],
         "input_tokens_details": _details("cached_tokens", usage.cached_input_tokens),
         "output_tokens": counts[1],
         "output_tokens_details": _details("reasoning_tokens", usage.reasoning_tokens),
         "total_tokens": sum(counts),
     }
-    return told | ({} if usage.cost_usd is None else {"cost_usd": usage.cost_usd})
+    return counted | ({} if usage.cost_usd is None else {"cost_usd": usage.cost_usd})
 
 
 def _details(name: str, count: int | None) -> dict[str, int] | None:

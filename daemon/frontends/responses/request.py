@@ -4,14 +4,15 @@ A field that this API knows and that changes nothing here (`store`, `include`, `
 needs what OpenAI has stored, or that no CLI can do, is refused.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from daemon.frontends import openai
-from daemon.frontends.incoming import Sent, checked, only
+from daemon.frontends.incoming import Parameters, Sent, checked, in_place, only, text_or_list, word_or_named
 from runners.messages import ChatMessage, ChatRequest, ImagePart, Part, TextPart
 from runners.tool_calls import tool_call
 from runners.tools import ToolCall
@@ -44,18 +45,32 @@ class _Image(Sent):
 _Part = Annotated[_Text | _Refusal | _Image, Field(discriminator="type")]
 
 
-def _is_list(value: Any) -> str:
-    return "<list>" if isinstance(value, list) else "<string>"
-
-
-_Content = Annotated[Annotated[str, Tag("<string>")] | Annotated[list[_Part], Tag("<list>")], Discriminator(_is_list)]
+_Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[_Part], Tag("<list>")], Discriminator(text_or_list)]
 
 
 def _parts(content: str | list[_Text | _Refusal | _Image]) -> list[Part]:
     return [TextPart(text=content)] if isinstance(content, str) else [part.ours() for part in content]
 
 
-class _Message(Sent):
+_ID = re.compile(r"[a-z]+_(?P<answer>[0-9a-f]{32})_\d+")
+
+
+class _Item(Sent):
+    id: str | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """The answer of ours that it was an item of; None where it has another's id, or none."""
+        found = _ID.fullmatch(self.id or "")
+        return found and found["answer"]
+
+
+def item_id(kind: str, answer: str, number: int) -> str:
+    """The id of an item of an answer: clients send it back, and so it is known what belongs together."""
+    return f"{kind}_{answer}_{number}"
+
+
+class _Message(_Item):
     role: Literal["user", "assistant", "system", "developer"]
     content: _Content
 
@@ -64,7 +79,7 @@ class _Summary(Sent):
     text: str = ""
 
 
-class _Reasoning(Sent):
+class _Reasoning(_Item):
     summary: list[_Summary] | None = None
     content: list[_Summary] | None = None
 
@@ -73,7 +88,7 @@ class _Reasoning(Sent):
         return "".join(piece.text for piece in self.content or self.summary or [])
 
 
-class _Call(Sent):
+class _Call(_Item):
     call_id: str = Field(min_length=1)
     name: str = Field(min_length=1)
     namespace: str | None = None
@@ -83,7 +98,7 @@ class _Call(Sent):
         return tool_call(self.call_id, Offered(self.name, self.namespace).our_name, self.arguments)
 
 
-class _CustomCall(Sent):
+class _CustomCall(_Item):
     call_id: str = Field(min_length=1)
     name: str = Field(min_length=1)
     input: str
@@ -101,17 +116,26 @@ class _Result(Sent):
         return ChatMessage(role="tool", tool_call_id=self.call_id, content=content)
 
 
+class _Reference(Sent):
+    """An item that OpenAI is to look up."""
+
+    @model_validator(mode="after")
+    def _is_stored(self) -> "_Reference":
+        raise ValueError("runnerd stores nothing: send the item itself")
+
+
 def _kind_of_item(item: Any) -> Any:
     return item.get("type", "message") if isinstance(item, dict) else None
 
 
-_Item = Annotated[
+_AnyItem = Annotated[
     Annotated[_Message, Tag("message")]
     | Annotated[_Reasoning, Tag("reasoning")]
     | Annotated[_Call, Tag("function_call")]
     | Annotated[_CustomCall, Tag("custom_tool_call")]
     | Annotated[_Result, Tag("function_call_output")]
-    | Annotated[_Result, Tag("custom_tool_call_output")],
+    | Annotated[_Result, Tag("custom_tool_call_output")]
+    | Annotated[_Reference, Tag("item_reference")],
     Discriminator(_kind_of_item),
 ]
 
@@ -134,7 +158,7 @@ class _Function(Sent):
     type: Literal["function", "custom"]
     name: str = Field(min_length=1)
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
 
     def offered(self, namespace: str | None = None) -> tuple[Offered, "_Function"]:
         return Offered(self.name, namespace, self.type == "custom"), self
@@ -178,12 +202,18 @@ class _NamedTool(Sent):
 
 _Choice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[_NamedTool, Tag("<named>")],
-    Discriminator(lambda choice: "<word>" if isinstance(choice, str) else "<named>"),
+    Discriminator(word_or_named),
 ]
 
 
 class _Format(openai.JsonSchema):
     type: Literal["text", "json_object", "json_schema"] = "text"
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> "_Format":
+        if self.type == "json_schema" and self.schema_ is None:
+            raise ValueError("type json_schema needs a schema")
+        return self
 
     def ours(self) -> dict[str, Any]:
         return {"type": self.type, "json_schema": self.wrapped() if self.type == "json_schema" else None}
@@ -208,8 +238,8 @@ class ResponsesRequest(Sent):
 
     model: str | None = None
     input: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[_Item], Field(min_length=1), Tag("<list>")],
-        Discriminator(_is_list),
+        Annotated[str, Tag("<text>")] | Annotated[list[_AnyItem], Field(min_length=1), Tag("<list>")],
+        Discriminator(text_or_list),
     ]
     instructions: str | None = None
     stream: bool | None = None
@@ -244,7 +274,7 @@ class ResponsesRequest(Sent):
         effort, warnings = openai.effort(self.reasoning.effort if self.reasoning else None)
         request = {
             "model": self.model or None,
-            "messages": [*self._instructions(), *self._messages()],
+            "messages": self._whole(warnings),
             "tools": [_definition(offered, function) for offered, function in self._functions()],
             "tool_choice": self._choice(),
             "max_tokens": self.max_output_tokens,
@@ -258,7 +288,7 @@ class ResponsesRequest(Sent):
         others = [tool.type for tool in self.tools or [] if isinstance(tool, _OpenAis)]
         warnings += [f"{kind} is run by OpenAI, and no CLI has it: it is left out" for kind in others]
         if self.tools and self.parallel_tool_calls is False:
-            warnings.append("no CLI takes parallel_tool_calls: the model may call several tools at once")
+            warnings.append(openai.PARALLEL)
         return checked(ChatRequest, request), warnings
 
     def _choice(self) -> Any:
@@ -266,22 +296,27 @@ class ResponsesRequest(Sent):
             return self.tool_choice
         return {"name": Offered(self.tool_choice.name, self.tool_choice.namespace).our_name}
 
-    def _instructions(self) -> Iterator[ChatMessage]:
-        if self.instructions:
-            yield ChatMessage(role="system", content=self.instructions)
+    def _whole(self, warnings: list[str]) -> list[ChatMessage]:
+        messages = list(in_place(self._messages(), warnings))
+        # So Codex asks again where an answer broke off.
+        while len(messages) > 1 and messages[-1].role == "assistant" and not messages[-1].tool_calls:
+            messages.pop()
+            warnings.append("an answer that the conversation ends with is left out: the model begins it anew")
+        return messages
 
     def _messages(self) -> Iterator[ChatMessage]:
         """The items that are one answer of the model's are one message."""
+        if self.instructions:
+            yield ChatMessage(role="system", content=self.instructions)
         if isinstance(self.input, str):
             yield ChatMessage(role="user", content=self.input)
             return
         answer: _AnswerOfThePast | None = None
         for item in self.input:
-            is_spoken = isinstance(item, _Message)
             is_the_models = isinstance(item, _Reasoning | _Call | _CustomCall) or (
                 isinstance(item, _Message) and item.role == "assistant"
             )
-            if answer is not None and (not is_the_models or (is_spoken and answer.parts)):
+            if answer is not None and not (is_the_models and answer.goes_on_with(item)):
                 yield answer.ours()
                 answer = None
             if is_the_models:
@@ -305,14 +340,24 @@ class _AnswerOfThePast:
     """The items of one answer, put together again."""
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self._id: str | None = None
+        self._parts: list[Part] = []
         self._reasoning: list[str] = []
         self._calls: list[ToolCall] = []
 
-    def add(self, item: _Message | _Reasoning | _Call | _CustomCall | _Result) -> None:
+    def goes_on_with(self, item: Any) -> bool:
+        """Whether an item of the model's is one of this answer too.
+
+        Two texts are two answers where nobody says that they are one; but never while calls have no results yet.
+        """
+        is_ours = self._id is not None and self._id == item.answer
+        return is_ours or not (isinstance(item, _Message) and self._parts and not self._calls)
+
+    def add(self, item: Any) -> None:
         """Takes the next item."""
+        self._id = self._id or item.answer
         if isinstance(item, _Message):
-            self.parts += _parts(item.content)
+            self._parts += _parts(item.content)
         elif isinstance(item, _Reasoning):
             self._reasoning.append(item.text)
         elif isinstance(item, _Call | _CustomCall):
@@ -321,4 +366,4 @@ class _AnswerOfThePast:
     def ours(self) -> ChatMessage:
         """The message."""
         reasoning = "".join(self._reasoning) or None
-        return ChatMessage(role="assistant", content=self.parts, reasoning=reasoning, tool_calls=self._calls)
+        return ChatMessage(role="assistant", content=self._parts, reasoning=reasoning, tool_calls=self._calls)
