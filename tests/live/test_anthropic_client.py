@@ -169,7 +169,7 @@ async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: anthrop
     with pytest.raises(anthropic.BadRequestError, match=r"messages\[0\]\.content"):
         await create(model="claude", max_tokens=5, messages=WRONG)
     search: Any = {"type": "web_search_20250305", "name": "web_search"}
-    with pytest.raises(anthropic.BadRequestError, match=r"tools\[0\].*run by Anthropic"):
+    with pytest.raises(anthropic.BadRequestError, match=r"tools\[0\].*Anthropic's own"):
         await create(model="claude", max_tokens=5, messages=HI, tools=[search])
     lab.api.script(error(429, "rate_limit_error", "slow down", {"retry-after": "30"}))
     with pytest.raises(anthropic.RateLimitError) as limited:
