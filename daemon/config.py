@@ -46,6 +46,14 @@ class HttpSettings(BaseModel):
             raise ValueError(f"{unix!r} is neither a path nor false")  # noqa: TRY004 pydantic wants it so
         return unix
 
+    @field_validator("unix", "token_file")
+    @classmethod
+    def _is_absolute(cls, place: Path | bool | None) -> Path | bool | None:
+        # A daemon that a command has started runs at `/`.
+        if isinstance(place, Path) and not place.expanduser().is_absolute():
+            raise ValueError(f"{place} is no absolute path: begin it with / or ~")
+        return place
+
     @field_validator("tcp")
     @classmethod
     def _is_loopback(cls, tcp: str | None) -> str | None:

@@ -47,6 +47,8 @@ def test_an_address_that_is_not_the_machine_s_own_is_refused_with_its_key(world:
         ("tcp: 8765", "daemon.http.tcp"),
         ("unix: [a]", "daemon.http.unix"),
         ("token_file: 5", "daemon.http.token_file"),
+        ("token_file: here", "daemon.http.token_file"),
+        ("unix: ./http.sock", "daemon.http.unix"),
         ("port: 8765", "daemon.http.port"),
     ],
 )
