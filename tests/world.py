@@ -224,6 +224,27 @@ class Wire:
         return (await self.read_until_response(await self.request(method, **params)))[1]
 
 
+async def printed(*command: str | Path, env: dict[str, str], cwd: Path, limit_s: float = END_S) -> str:
+    """What a program prints, to its good end, without blocking whoever it talks to."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=env,
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(limit_s):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode == 0, (output, errors)
+    return output.decode()
+
+
 async def until(look: Callable[[], Awaitable[T | None]]) -> T:
     """Looks again and again until what it sees is true; fails when that takes too long."""
     async with asyncio.timeout(END_S):

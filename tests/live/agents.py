@@ -4,14 +4,13 @@ What they are told stands in docs/editors.md. Each runs as its user would run it
 own and an environment made from nothing.
 """
 
-import asyncio
 import json
 from pathlib import Path
 
 from tests.live.editors_page import block, in_lab
 from tests.live.http_clients import Door
 from tests.live.lab import Json, Lab
-from tests.world import END_S
+from tests.world import printed
 
 _LOOPBACK_ONLY = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost"}
 _AGENT_S = 60.0
@@ -42,20 +41,6 @@ async def claude_code(
 async def _events(lab: Lab, exports: str, argv: list[str], env: dict[str, str]) -> list[Json]:
     work = lab.world.root / "work"
     work.mkdir(exist_ok=True)
-    process = await asyncio.create_subprocess_exec(
-        *("/bin/sh", "-c", f'{in_lab(exports, lab)}exec "$@"', "sh", *argv),
-        env=lab.world.env | _LOOPBACK_ONLY | env,
-        cwd=work,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(_AGENT_S):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await asyncio.wait_for(process.wait(), END_S)
-        raise
-    assert process.returncode == 0, (output, errors)
+    shell = ("/bin/sh", "-c", f'{in_lab(exports, lab)}exec "$@"', "sh", *argv)
+    output = await printed(*shell, env=lab.world.env | _LOOPBACK_ONLY | env, cwd=work, limit_s=_AGENT_S)
     return [json.loads(line) for line in output.splitlines()]

@@ -9,7 +9,17 @@ from httpx2 import AsyncHTTPTransport
 from tests.live.lab import Lab
 
 Door = Literal["unix", "tcp"]
-NO_RETRIES: dict[str, Any] = {"max_retries": 0}
+
+HI: Any = [{"role": "user", "content": "hi"}]
+WRONG: Any = [{"role": "user", "content": 3}]
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+CITY: Any = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+USAGE = {"input_tokens": 100, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 10, "output_tokens": 42}
 
 
 def openai_client(lab: Lab, door: Door, **options: Any) -> openai.AsyncOpenAI:

@@ -13,25 +13,15 @@ from runners.providers.claude.provider import TESTED_VERSIONS
 from tests.conftest import real_cli
 from tests.live.claude_body import our_messages, our_system, told
 from tests.live.claude_lab import NO_LOGIN
-from tests.live.http_clients import Door, anthropic_client
+from tests.live.http_clients import CITY, HI, PIXEL, USAGE, WRONG, Door, anthropic_client
 from tests.live.lab import Entries, Lab
 from tests.live.messages_api import error, text, tool_calls
 from tests.world import END_S
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
-HI: Any = [{"role": "user", "content": "hi"}]
-WRONG: Any = [{"role": "user", "content": 3}]
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 IMAGE: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
-CITY: Any = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
 WEATHER: Any = {"name": "get_weather", "description": "The weather, now.", "input_schema": CITY}
-USAGE = {"input_tokens": 100, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 10, "output_tokens": 42}
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import yaml
 from tests.conftest import real_editor
 from tests.live.editors_page import ADDRESS, Block, block, blocks
 from tests.programs import ECHO, HELD, entry
-from tests.world import END_S, Wire, World, until, user
+from tests.world import Wire, World, printed, until, user
 
 STATUSES = ("Run by a test", "Run by hand", "Not run here")
 MODELS = ("claude:sonnet", "copilot:gpt-5")
@@ -36,23 +36,7 @@ class Home:
 
     async def run(self, *command: str | Path, **env: str) -> str:
         """What a program prints, to its good end. `env` is more of its environment."""
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=self.world.env | env,
-            cwd=self.world.root,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(END_S):
-                output, errors = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise
-        assert process.returncode == 0, (output, errors)
-        return output.decode()
+        return await printed(*command, env=self.world.env | env, cwd=self.world.root)
 
     def block(self, heading: str, language: str, nth: int = 0) -> str:
         """A block of the page."""
