@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from daemon.service import Service
 from daemon.supervisor import Supervisor
 from runners.errors import ConfigError
 
+_DESCRIPTORS = 8192
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 
 _log = structlog.get_logger()
@@ -51,6 +53,7 @@ def serve(config: Config, launch: Launch) -> None:
     """Serves until SIGTERM, SIGINT or `shutdown`. Raises DaemonError when it cannot start."""
     if launch.ready_fd is not None:
         os.set_inheritable(launch.ready_fd, False)
+    _raise_descriptor_limit()
     state_dir = private_directory(state_directory())
     path = serves_at(config, launch.socket)
     with listening(path, config.daemon.http) as sockets, Notifier(os.environ) as notifier:
@@ -58,6 +61,14 @@ def serve(config: Config, launch: Launch) -> None:
         with leased(state_dir) as run_dir:
             daemon = _Daemon(config, launch, path, sockets, notifier, state_dir=state_dir, run_dir=run_dir)
             asyncio.run(daemon.run())
+
+
+def _raise_descriptor_limit() -> None:
+    """A CLI takes four descriptors, a client one: the usual 1,024 are soon gone, and more may be had for the asking."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Daemon:
@@ -187,6 +198,7 @@ class _Daemon:
             try:
                 config = await asyncio.to_thread(lambda: load_config(find_config(self._launch.config)))
                 registry = Registry(config, self._state_dir, self._run_dir, before=self._registry)
+                self._doors.renew_token(self._http)
             except ConfigError as error:
                 _log.error("daemon.kept_configuration", error=error.message)
                 raise

@@ -184,7 +184,7 @@ def reload(socket: Path | None, *, as_json: bool) -> None:
         changes = [f"{what} {', '.join(answer[what])}" for what in ("added", "changed", "removed") if answer[what]]
         click.echo(f"{answer['config']}: {'; '.join(changes) or 'no runner has changed'}")
         for key in answer["needs_restart"]:
-            click.echo(f"{key} has changed, and takes a restart", err=True)
+            click.echo(f"{key} has changed, and takes a restart (runnerd stop)", err=True)
 
 
 @main.command()
@@ -219,8 +219,8 @@ def doctor(config_path: Path | None, *, as_json: bool) -> None:
         daemon = None
     http = loaded.daemon.http
     token = str(http.token_place) if http.tcp else None
-    places = {"unix": http.socket_beside(socket_path()), "tcp": http.tcp and f"http://{http.tcp}"}
-    doors = {name: str(place) for name, place in places.items() if place}
+    wanted = [str(place) for place in (http.socket_beside(socket_path()), http.tcp and f"http://{http.tcp}") if place]
+    doors = daemon.get("http", []) if daemon else wanted
     if as_json:
         told = {"config": str(loaded.path), "socket": str(socket_path()), "http": doors, "token_file": token}
         print_json(told | {"daemon": daemon, "runners": rows})
@@ -228,7 +228,10 @@ def doctor(config_path: Path | None, *, as_json: bool) -> None:
         click.echo(f"configuration  {loaded.path}")
         runs = f"{daemon['version']} runs, pid {daemon['pid']}" if daemon else "does not run: runnerd serve"
         click.echo(f"daemon         {runs}\nsocket         {socket_path()}")
-        click.echo(f"http           {', '.join(doors.values()) or 'none'}{f' (token: {token})' if token else ''}\n")
+        click.echo(f"http           {', '.join(doors) or 'none'}{f' (token: {token})' if token else ''}")
+        if doors != wanted:
+            click.echo(f"               {', '.join(wanted) or 'none'} when it starts again (runnerd stop)")
+        click.echo()
         shown = [row | {"login": _LOGINS[row["authenticated"]]} for row in rows]
         print_table(("name", "state", "version", "login", "binary", "detail", "hint"), shown)
     sys.exit(0 if any(row["ok"] and row["is_configured"] and not row["by_name_only"] for row in rows) else EXIT_NO)

@@ -20,8 +20,10 @@ from daemon.frontends.rpc import RpcFrontend
 from daemon.http_token import ensured_token
 from daemon.service import Service
 from daemon.unix_socket import Instance, fits
+from runners.errors import ConfigError
 
 if TYPE_CHECKING:
+    from daemon.frontends.guard import Guard
     from daemon.frontends.http import HttpFrontend
 
 _log = structlog.get_logger()
@@ -94,7 +96,11 @@ class Doors:
         self._service = service
         self._sockets = sockets
         self._line_cap_bytes = line_cap_bytes
-        self._rpc = RpcFrontend(service, shut_down=shut_down, reload=reload, line_cap_bytes=line_cap_bytes)
+        self._rpc = RpcFrontend(
+            service, shut_down=shut_down, reload=reload, line_cap_bytes=line_cap_bytes, http=sockets.addresses
+        )
+        self._token = sockets.token
+        self._guard: Guard | None = None
         self._http: HttpFrontend | None = None
         self._opening: asyncio.Task[None] | None = None
 
@@ -117,7 +123,8 @@ class Doors:
         try:
             # Not on the loop: it takes its time, and chats are under way.
             frontend, guard = await asyncio.to_thread(_http_modules)
-            http = frontend(self._service, guard(self._sockets.token), body_cap_bytes=self._line_cap_bytes)
+            self._guard = guard(self._token)
+            http = frontend(self._service, self._guard, body_cap_bytes=self._line_cap_bytes)
             await http.start(self._sockets.http)
         except (ImportError, OSError, DaemonError):
             # What is installed has changed under a daemon that runs. Who connects must not wait for ever.
@@ -131,6 +138,17 @@ class Doors:
     @property
     def _all(self) -> "list[RpcFrontend | HttpFrontend]":
         return [self._rpc] if self._http is None else [self._rpc, self._http]
+
+    def renew_token(self, http: HttpSettings) -> None:
+        """Reads the token again, which may be another by now; ConfigError when there is none to be had."""
+        if self._token is None:
+            return
+        try:
+            self._token = ensured_token(http.token_place)
+        except DaemonError as error:
+            raise ConfigError(str(error)) from error
+        if self._guard is not None:
+            self._guard.token = self._token
 
     def set_line_cap(self, line_cap_bytes: int) -> None:
         """How long what a client sends may be from now on."""

@@ -218,7 +218,7 @@ async def test_a_socket_that_changed_takes_a_restart_and_that_is_told(world: Wor
     with world.daemon(write(world, ECHO)):
         write(world, ECHO, top=f"daemon: {{socket: {world.root / 'other.sock'}}}\n")
         done = world.runnerd("reload")
-        assert (done.returncode, done.stderr) == (0, b"daemon.socket has changed, and takes a restart\n")
+        assert (done.returncode, done.stderr) == (0, b"daemon.socket has changed, and takes a restart (runnerd stop)\n")
         async with await Wire.connect(world.socket) as wire:
             assert (await reload(wire))["needs_restart"] == []
         assert not (world.root / "other.sock").exists()

@@ -217,7 +217,8 @@ async def test_status_shows_the_daemon_and_the_chats_that_run(daemon: Daemon, wi
 
 async def test_version_names_the_daemon(daemon: Daemon, wire: Wire) -> None:
     version = (await wire.call("version"))["result"]
-    assert version == {"version": version["version"], "pid": daemon.process.pid, "autostarted": False}
+    http = [str(daemon.world.socket.with_name("http.sock"))]
+    assert version == {"version": version["version"], "pid": daemon.process.pid, "autostarted": False, "http": http}
     assert json.dumps(version["version"]).strip('"')[0].isdigit()
 
 

@@ -24,6 +24,7 @@ from runners.wire.framing import dump_json, parse_json_exactly
 _log = structlog.get_logger()
 
 _PING_S = 15.0
+_BODY_S = 120.0
 _STATUS = {
     "invalid_request": 400,
     "unsupported": 400,
@@ -117,15 +118,26 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
     return web.Response(body=dump_json(body), status=status, headers=headers, content_type="application/json")
 
 
+async def _gathered(request: web.Request, data: bytearray, cap_bytes: int) -> None:
+    # Not iter_chunks: on the body of a second request that has none it never ends, and gives way to nobody.
+    async for piece in request.content.iter_any():
+        data += piece
+        if len(data) > cap_bytes:
+            raise LineTooLongError(f"the body is longer than {cap_bytes} bytes (daemon.parse_cap_bytes)")
+
+
+BODY = web.RequestKey("body", object)
+"""Where the JSON of a request's body is, for its handler."""
+
+
 async def body_of(request: web.Request, cap_bytes: int) -> Any:
     """The JSON that a request brings: InvalidRequestError when it is none, LineTooLongError when it is too much."""
     data = bytearray()
     try:
-        # Not iter_chunks: on the body of a second request that has none it never ends, and gives way to nobody.
-        async for piece in request.content.iter_any():
-            data += piece
-            if len(data) > cap_bytes:
-                raise LineTooLongError(f"the body is longer than {cap_bytes} bytes (daemon.parse_cap_bytes)")
+        async with asyncio.timeout(_BODY_S):
+            await _gathered(request, data, cap_bytes)
+    except TimeoutError:
+        raise InvalidRequestError(f"the body has not come within {_BODY_S:.0f} s") from None
     except web.RequestPayloadError as error:
         raise InvalidRequestError(
             "the body is not what its headers say: its encoding or its chunks are wrong"
@@ -139,17 +151,14 @@ async def body_of(request: web.Request, cap_bytes: int) -> Any:
 class Exchange:
     """Serves chats in one dialect. `is_closing` says that it is we who cancel, and not the client who has gone."""
 
-    def __init__(
-        self, service: Service, dialect: Dialect, *, cap_bytes: Callable[[], int], is_closing: Callable[[], bool]
-    ) -> None:
+    def __init__(self, service: Service, dialect: Dialect, *, is_closing: Callable[[], bool]) -> None:
         self._service = service
         self._dialect = dialect
-        self._cap_bytes = cap_bytes
         self._is_closing = is_closing
 
     async def answered(self, request: web.Request) -> web.StreamResponse:
         """Answers one request; raises the RunnerError of one that has no answer yet."""
-        answer = self._dialect.read(await body_of(request, self._cap_bytes()))
+        answer = self._dialect.read(request[BODY])
         # A connection is a client: it may have as much as another one.
         stream = await self._service.chat(answer.request, client=f"http {id(request.transport)}")
         if answer.request.stream:

@@ -23,10 +23,13 @@ class WrongTokenError(NotAuthenticatedError):
 
 
 class Guard:
-    """Lets a request in, or raises. `token` is what has to come with those on TCP, None where nothing listens there."""
+    """Lets a request in, or raises. `token` is what has to come with those on TCP, None where nothing listens there.
+
+    It may be changed, and holds from the next request on.
+    """
 
     def __init__(self, token: str | None) -> None:
-        self._token = None if token is None else _digest(token)
+        self.token = token
 
     def check(self, request: web.Request) -> None:
         """Raises PermissionDeniedError or NotAuthenticatedError. It takes as long for any token."""
@@ -39,9 +42,8 @@ class Guard:
             return
         _refuse_web_pages(request)
         # Some clients send two keys, of which one is for somebody else. Both are looked at, whatever the first was.
-        is_right = [
-            self._token is not None and hmac.compare_digest(_digest(token), self._token) for token in _tokens(request)
-        ]
+        right = None if self.token is None else _digest(self.token)
+        is_right = [right is not None and hmac.compare_digest(_digest(token), right) for token in _tokens(request)]
         if not any(is_right):
             raise WrongTokenError(
                 "the token is missing or wrong",

@@ -14,9 +14,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from daemon.frontends import chat_completions, messages, probes, responses
-from daemon.frontends.exchange import Dialect, Exchange, body_of, json_response, refusal
+from daemon.frontends.exchange import BODY, Dialect, Exchange, body_of, json_response, refusal
 from daemon.frontends.guard import Guard, WrongTokenError
 from daemon.frontends.model_list import ModelList
+from daemon.frontends.strangers import Strangers
 from daemon.service import Service
 from runners.errors import RequestCancelledError, RunnerError
 
@@ -38,6 +39,8 @@ class HttpFrontend:
             "/v1/responses": responses.Responses(),
             "/v1/messages": messages.Messages(),
         }
+        self._accepting: list[asyncio.Task[None]] = []
+        self._receiving: set[asyncio.Task[None]] = set()
         self._answering: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._last_use_s = time.monotonic()
@@ -48,9 +51,7 @@ class HttpFrontend:
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._received])
         for path, dialect in self._dialects.items():
-            exchange = Exchange(
-                self._service, dialect, cap_bytes=lambda: self.body_cap_bytes, is_closing=lambda: self._is_closing
-            )
+            exchange = Exchange(self._service, dialect, is_closing=lambda: self._is_closing)
             app.router.add_post(path, exchange.answered)
         app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
         ModelList(self._service).add_to(app.router)
@@ -60,14 +61,19 @@ class HttpFrontend:
     async def start(self, listening: list[socket.socket]) -> None:
         """Accepts connections."""
         await self._runner.setup()
+        assert self._runner.server is not None
+        self._strangers = Strangers(self._runner.server)
         for bound in listening:
+            if bound.family != socket.AF_UNIX:
+                self._accepting.append(asyncio.create_task(self._strangers.accept(bound), name="http-accept"))
+                continue
             # As for the other socket: without descriptors asyncio tries, and logs, as often as its backlog is long.
             await web.SockSite(self._runner, bound, backlog=1).start()
             bound.listen(socket.SOMAXCONN)
 
     @property
     def answering(self) -> list[asyncio.Task[None]]:
-        """The requests that have no answer yet."""
+        """The requests that are there, and have no answer yet."""
         return list(self._answering)
 
     @property
@@ -78,35 +84,49 @@ class HttpFrontend:
     async def aclose(self) -> None:
         """Accepts no more, and ends every answer that still runs, saying so."""
         self._is_closing = True
-        answering = self.answering
-        for task in answering:
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self._strangers.aclose()
+        tasks = self._receiving | self._answering
+        for task in tasks:
             task.cancel()
-        if answering:
-            await asyncio.wait(answering, timeout=1)
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
         await self._runner.cleanup()
 
     async def _count_tokens(self, request: web.Request) -> web.Response:
-        return json_response(messages.counted(await body_of(request, self.body_cap_bytes)))
+        return json_response(messages.counted(request[BODY]))
 
     def _dialect(self, request: web.Request) -> Dialect:
         return next(
-            (dialect for path, dialect in self._dialects.items() if f"{request.path}/".startswith(f"{path}/")),
+            (dialect for path, dialect in self._dialects.items() if path in request.path),
             self._dialects["/v1/chat/completions"],
         )
+
+    def _hint(self, path: str) -> str:
+        """What is meant by a path that there is not: its base is wrong then."""
+        meant = [one for one in (*self._dialects, "/v1/models") if path.endswith(one.removeprefix("/v1"))]
+        return f" (it is {meant[0]})" if meant and meant[0] != path else ""
 
     @web.middleware
     async def _received(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Every request: who has sent it, and what becomes of its failure."""
         task = asyncio.current_task()
         assert task is not None
-        self._answering.add(task)
-        # Then its client has taken its answer, or has gone.
-        task.add_done_callback(self._answering.discard)
+        self._receiving.add(task)
+        task.add_done_callback(self._receiving.discard)
         if request.transport is not None:
             # What is written has left us then: nothing of an answer is lost when the daemon ends behind it.
             request.transport.set_write_buffer_limits(high=0)
         try:
             self._guard.check(request)
+            self._strangers.is_known(request.transport)
+            if request.method == "POST":
+                request[BODY] = await body_of(request, self.body_cap_bytes)
+            self._answering.add(task)
+            # Then its client has taken its answer, or has gone.
+            task.add_done_callback(self._answering.discard)
             if request.path.startswith("/v1/"):
                 task.add_done_callback(self._used)
             return await handler(request)
@@ -117,7 +137,8 @@ class HttpFrontend:
         except RunnerError as error:
             return refusal(self._dialect(request), error)
         except web.HTTPException as error:
-            body = self._dialect(request).error(error.status, f"{request.method} {request.path}: {error.reason}", None)
+            message = f"{request.method} {request.path}: {error.reason}{self._hint(request.path)}"
+            body = self._dialect(request).error(error.status, message, None)
             headers = {name: value for name, value in error.headers.items() if name.lower() == "allow"}
             return json_response(body, error.status, headers)
         except asyncio.CancelledError:

@@ -14,7 +14,11 @@ from runners.tools import ToolDefinition
 _UNSUPPORTED = "unsupported_value"
 _PROBLEMS_TOLD = 10
 _MOVED = "no CLI takes a system message between others: it is told as the user's"
-_CODES = {"missing": "missing_required_parameter", _UNSUPPORTED: _UNSUPPORTED}
+_CODES = {
+    "missing": "missing_required_parameter",
+    "union_tag_not_found": "missing_required_parameter",
+    _UNSUPPORTED: _UNSUPPORTED,
+}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -129,7 +133,9 @@ def _message(detail: Any) -> str:
     if detail["type"] == "union_tag_invalid":
         return f"{detail['ctx']['tag']!r} is none of {detail['ctx']['expected_tags']}"
     if detail["type"] == "union_tag_not_found":
-        return "it must be one of a known kind"
+        return "Field required"
+    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "Input should be an object"
     return str(detail["msg"]).removeprefix("Value error, ")
 
 

@@ -16,6 +16,7 @@ _CODES = {
     "rate_limited": "rate_limit_exceeded",
     "quota_exhausted": "insufficient_quota",
     "unsupported": "unsupported_value",
+    "cancelled": "server_error",
 }
 _EFFORTS: dict[str, ReasoningEffort] = {
     "none": "none",

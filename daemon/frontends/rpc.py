@@ -52,7 +52,7 @@ class _ResolveParams(BaseModel):
 class RpcFrontend:
     """Serves the socket. `shut_down` and `reload` are what a client may ask of the daemon itself.
 
-    `line_cap_bytes` may be changed: it holds for connections that come later.
+    `line_cap_bytes` may be changed: it holds for connections that come later. `http` is where else the daemon is.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class RpcFrontend:
         shut_down: Callable[[], dict[str, Any]],
         reload: Callable[[], Awaitable[dict[str, Any]]],
         line_cap_bytes: int,
+        http: list[str],
     ) -> None:
         self._service = service
+        self._http = http
         self._shut_down = shut_down
         self._reload = reload
         self.line_cap_bytes = line_cap_bytes
@@ -133,7 +135,7 @@ class RpcFrontend:
                 return await self._reload()
         answers = {
             "runners": self._service.runners,
-            "version": self._service.version,
+            "version": lambda: self._service.version() | {"http": self._http},
             "shutdown": self._shut_down,
         }
         if method not in answers:

@@ -5,12 +5,14 @@ Owns the daemon's start and end between tries, and the look at what was left beh
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -37,6 +39,8 @@ _STABLE = (
     "run/runnerd",
     "run/runnerd/runnerd.sock",
     "run/runnerd/runnerd.sock.lock",
+    "run/runnerd/http.sock",
+    "run/runnerd/http.sock.lock",
 )
 """What the daemon of that pid makes once and keeps. Anything else below the world's directories is temporary."""
 
@@ -187,7 +191,13 @@ class House:
 
     def _files(self) -> list[str]:
         watched = [self.world.state, self.world.home, self.world.root / "run"]
-        found = [path.relative_to(self.world.root) for top in watched for path in top.rglob("*")]
+        # Not rglob: it fails on a directory that is removed while it looks.
+        found = [
+            Path(directory, name).relative_to(self.world.root)
+            for top in watched
+            for directory, directories, files in os.walk(top)
+            for name in (*directories, *files)
+        ]
         lives = self.daemon.process.poll() is None
         stable = [pattern.format(pid=self.daemon.process.pid if lives else "none") for pattern in _STABLE]
         return [str(path) for path in found if not any(path.match(pattern) for pattern in stable)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from daemon.frontends import openai
 from daemon.frontends.incoming import Parameters, Sent, checked, in_place, only, text_or_list, word_or_named
@@ -172,20 +172,41 @@ class _Namespace(Sent):
     tools: list[_Function]
 
 
-class _OpenAis(Sent):
-    """Whatever else there is OpenAI runs itself."""
+class _Search(Sent):
+    """OpenAI runs it itself, and Codex offers it without being asked to."""
 
-    type: str
+    type: Literal["web_search", "web_search_preview"]
+
+
+class _OpenAis(Sent):
+    """Whatever else there is."""
+
+    type: Any
+
+    @field_validator("type")
+    @classmethod
+    def _is_nobodys(cls, kind: Any) -> Any:
+        raise ValueError(f"{kind!r} is no tool of a client's own, and no CLI has it: offer your own tools")
+
+
+_TOOLS = {
+    "function": "<function>",
+    "custom": "<function>",
+    "namespace": "<namespace>",
+    "web_search": "<search>",
+    "web_search_preview": "<search>",
+}
 
 
 def _kind_of_tool(tool: Any) -> str:
     kind = tool.get("type") if isinstance(tool, dict) else None
-    return {"function": "<function>", "custom": "<function>", "namespace": "<namespace>"}.get(str(kind), "<openai>")
+    return _TOOLS.get(str(kind), "<openai>")
 
 
 _Tool = Annotated[
     Annotated[_Function, Tag("<function>")]
     | Annotated[_Namespace, Tag("<namespace>")]
+    | Annotated[_Search, Tag("<search>")]
     | Annotated[_OpenAis, Tag("<openai>")],
     Discriminator(_kind_of_tool),
 ]
@@ -284,9 +305,8 @@ class ResponsesRequest(Sent):
             "reasoning_effort": effort,
             "stream": bool(self.stream),
         }
-        # Codex offers such without being asked to.
-        others = [tool.type for tool in self.tools or [] if isinstance(tool, _OpenAis)]
-        warnings += [f"{kind} is run by OpenAI, and no CLI has it: it is left out" for kind in others]
+        searches = [tool.type for tool in self.tools or [] if isinstance(tool, _Search)]
+        warnings += [f"{kind} is run by OpenAI, and no CLI has it: it is left out" for kind in searches]
         if self.tools and self.parallel_tool_calls is False:
             warnings.append(openai.PARALLEL)
         return checked(ChatRequest, request), warnings
