@@ -13,7 +13,8 @@ from typing import Any
 
 from daemon.frontends import openai
 from daemon.frontends.exchange import Answer, event, sentence
-from daemon.frontends.responses.request import Offered, item_id
+from daemon.frontends.responses.items import item_id
+from daemon.frontends.responses.tools import Offered
 from runners.errors import RunnerError
 from runners.messages import ChatRequest, ChatResponse, Usage
 from runners.stream import (
