@@ -163,7 +163,9 @@ class Doors:
 
     @property
     def unused_s(self) -> float:
-        """Seconds since anybody has wanted anything; 0 while somebody does."""
+        """Seconds since anybody has wanted anything; 0 while somebody does, as who waits for HTTP to be loaded."""
+        if self._opening is not None and not self._opening.done():
+            return 0.0
         return min(door.unused_s for door in self._all)
 
     async def answered(self) -> None:

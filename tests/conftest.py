@@ -18,6 +18,11 @@ from tests.world import Daemon, Wire, World
 HEADLESS_COPILOTS = copilot_provider.TESTED_VERSIONS[1:]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: most tests wait, for a process, an answer or a deadline."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture
 def world() -> Iterator[World]:
     """A private place for the test's processes and files; fails when a process is left in it."""

@@ -190,7 +190,7 @@ def test_a_chat_is_answered_after_a_body_that_is_nearly_right(daemon: Daemon, pa
     body = WHOLE[path]
     others = ANY_JSON | st.sampled_from([body["model"], 0, -1, "", [], {}, [[]], [{}], None, 2**63, 1e300, "text"])
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=100, deadline=None, database=None)
     @given(st.sampled_from(list(places(body))), others)
     def answers(place: tuple[Step, ...], value: Any) -> None:
         asyncio.run(answers_a_chat(daemon, path, changed(body, place, value)))
