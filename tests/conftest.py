@@ -19,8 +19,8 @@ HEADLESS_COPILOTS = copilot_provider.TESTED_VERSIONS[1:]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two for each core: most tests wait, for a process, an answer or a deadline."""
-    return 2 * (os.cpu_count() or 1)
+    """One more than there are cores: many tests wait, for a process, an answer or a deadline."""
+    return 1 + (os.cpu_count() or 1)
 
 
 @pytest.fixture

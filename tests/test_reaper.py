@@ -37,7 +37,14 @@ def living(world: World) -> list[str]:
 
 def zombies_of(daemon: Daemon) -> list[int]:
     children = psutil.Process(daemon.process.pid).children()
-    return [child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE]
+    return [child.pid for child in children if _is_zombie(child)]
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False  # it has been reaped meanwhile
 
 
 def runners(world: World) -> str:
