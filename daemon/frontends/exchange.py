@@ -21,6 +21,9 @@ from runners.messages import ChatRequest, ChatResponse
 from runners.stream import ChatChunk, ChatStream, Failed, Start, fold
 from runners.wire.framing import dump_json, parse_json_exactly
 
+BODY = web.RequestKey("body", object)
+"""Where the JSON of a request's body is, for its handler."""
+
 _log = structlog.get_logger()
 
 _PING_S = 15.0
@@ -118,18 +121,6 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
     return web.Response(body=dump_json(body), status=status, headers=headers, content_type="application/json")
 
 
-async def _gathered(request: web.Request, data: bytearray, cap_bytes: int) -> None:
-    # Not iter_chunks: on the body of a second request that has none it never ends, and gives way to nobody.
-    async for piece in request.content.iter_any():
-        data += piece
-        if len(data) > cap_bytes:
-            raise LineTooLongError(f"the body is longer than {cap_bytes} bytes (daemon.parse_cap_bytes)")
-
-
-BODY = web.RequestKey("body", object)
-"""Where the JSON of a request's body is, for its handler."""
-
-
 async def body_of(request: web.Request, cap_bytes: int) -> Any:
     """The JSON that a request brings: InvalidRequestError when it is none, LineTooLongError when it is too much."""
     data = bytearray()
@@ -146,6 +137,14 @@ async def body_of(request: web.Request, cap_bytes: int) -> Any:
         return parse_json_exactly(bytes(data))
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the body is no JSON: {error}") from error
+
+
+async def _gathered(request: web.Request, data: bytearray, cap_bytes: int) -> None:
+    # Not iter_chunks: on the body of a second request that has none it never ends, and gives way to nobody.
+    async for piece in request.content.iter_any():
+        data += piece
+        if len(data) > cap_bytes:
+            raise LineTooLongError(f"the body is longer than {cap_bytes} bytes (daemon.parse_cap_bytes)")
 
 
 class Exchange:

@@ -40,8 +40,8 @@ class HttpFrontend:
             "/v1/messages": messages.Messages(),
         }
         self._accepting: list[asyncio.Task[None]] = []
-        self._receiving: set[asyncio.Task[None]] = set()
-        self._answering: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[None]] = set()  # of these the ones that are there whole
         self._is_closing = False
         self._last_use_s = time.monotonic()
         self._runner = web.AppRunner(
@@ -88,11 +88,11 @@ class HttpFrontend:
             accepting.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         self._strangers.aclose()
-        tasks = self._receiving | self._answering
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1)
+        requests = list(self._requests)
+        for request in requests:
+            request.cancel()
+        if requests:
+            await asyncio.wait(requests, timeout=1)
         await self._runner.cleanup()
 
     async def _count_tokens(self, request: web.Request) -> web.Response:
@@ -114,8 +114,8 @@ class HttpFrontend:
         """Every request: who has sent it, and what becomes of its failure."""
         task = asyncio.current_task()
         assert task is not None
-        self._receiving.add(task)
-        task.add_done_callback(self._receiving.discard)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
         if request.transport is not None:
             # What is written has left us then: nothing of an answer is lost when the daemon ends behind it.
             request.transport.set_write_buffer_limits(high=0)

@@ -1,5 +1,6 @@
 """What OpenAI's two APIs have in common: tools, images, efforts, and the form of errors."""
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from daemon.frontends.incoming import Parameters, Sent, WrongFieldsError, image_part
 from runners.errors import RunnerError
 from runners.messages import ImagePart, ReasoningEffort, Usage
+from runners.tools import ToolCall
 
 _DATA_URL = re.compile(r"data:(?P<type>[a-z/+.-]+);base64,(?P<data>.*)", re.IGNORECASE | re.DOTALL)
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -100,6 +102,11 @@ Image = Annotated[ImagePart, BeforeValidator(_image)]
 
 PARALLEL = "no CLI takes parallel_tool_calls: the model may call several tools at once"
 """The warning of who wants one call at a time."""
+
+
+def arguments_of(call: ToolCall) -> str:
+    """The JSON text of a call's arguments; what is no object, as the model wrote it."""
+    return json.dumps(call.arguments, ensure_ascii=False) if call.arguments_raw is None else call.arguments_raw
 
 
 def token_counts(usage: Usage) -> tuple[int, int] | None:

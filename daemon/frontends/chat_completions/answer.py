@@ -4,7 +4,6 @@ What the API has no word for stands in fields of our own that its clients pass o
 `reasoning_content`, where most of them look for it.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,7 +59,7 @@ class CompletionAnswer(Answer):
                 yield self._call_delta(chunk.id, {"function": {"arguments": chunk.chunk}})
             case ToolRequestComplete(tool_call=call) if call.id in self._without_arguments:
                 # A call without arguments is told without a piece of them, and clients parse what they were told.
-                yield self._call_delta(call.id, {"function": {"arguments": _arguments(call)}})
+                yield self._call_delta(call.id, {"function": {"arguments": openai.arguments_of(call)}})
             case Warn():
                 self.warnings.append(chunk.message)
             case UsageReport():
@@ -114,12 +113,8 @@ def _finish_reason(stop_reason: str) -> str:
     return _FINISH_REASONS.get(stop_reason, "stop")
 
 
-def _arguments(call: ToolCall) -> str:
-    return json.dumps(call.arguments, ensure_ascii=False) if call.arguments_raw is None else call.arguments_raw
-
-
 def _call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(call)}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": openai.arguments_of(call)}}
 
 
 def _usage(usage: Usage) -> dict[str, Any] | None:

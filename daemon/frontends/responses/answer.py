@@ -4,7 +4,6 @@ An answer is a list of items: the reasoning, the text, and a call for each tool.
 whole; at the end the response is told whole, with all of them.
 """
 
-import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -220,7 +219,7 @@ class ResponsesAnswer(Answer):
         text = call.arguments.get("input")
         if call.name in self._offered and self._offered[call.name].is_custom and isinstance(text, str):
             return text
-        return json.dumps(call.arguments, ensure_ascii=False) if call.arguments_raw is None else call.arguments_raw
+        return openai.arguments_of(call)
 
     def _end_call(self, call: ToolCall) -> Iterator[bytes]:
         index, text = self._calls[call.id], self._input(call)
