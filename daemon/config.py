@@ -299,6 +299,8 @@ class _Reader:
             self._mistake(path, f"{reference!r} names no runner of this file ({', '.join(entries)})")
         elif unasked and runner in config.runners and provider_class(config.runners[runner].kind).by_name_only:
             self._mistake(path, f"{runner} answers only when it is asked for by name")
+        elif path[0] == "fallback" and runner in config.runners and config.runners[runner].is_agent:
+            self._mistake(path, f"{runner} is an agent, which may act by itself: it takes no other runner's place")
 
 
 _KEYS: dict[str, TypeAdapter[Any]] = {

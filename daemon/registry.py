@@ -38,7 +38,9 @@ class Registry:
                 )
             self.runners[name] = known
         self.default = config.default
-        self.eligible = [runner for runner in self.runners.values() if not runner.by_name_only]
+        self.eligible = [
+            runner for runner in self.runners.values() if not runner.by_name_only and not runner.settings.is_agent
+        ]
         """Who may answer without being named."""
         self._aliases = config.aliases
         self._fallback = config.fallback

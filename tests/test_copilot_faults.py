@@ -23,7 +23,7 @@ from runners.errors import (
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider, Session
 from runners.providers.copilot import server as copilot_server
-from runners.providers.copilot.inbox import Inbox
+from runners.providers.copilot.inbox import CopilotInbox
 from runners.providers.copilot.provider import CopilotProvider
 from runners.providers.copilot.session import CopilotSession
 from runners.stream import ChatChunk, ChatStream, Done, Failed, Start, Text, fold
@@ -406,7 +406,7 @@ async def test_a_slow_reader_does_not_stop_another_conversation(world: World) ->
 
 
 async def test_deltas_that_nobody_reads_are_held_as_one_text() -> None:
-    inbox = Inbox()
+    inbox = CopilotInbox()
     inbox.begin()
     count = 10_000
     for number in range(1, count + 1):
@@ -423,7 +423,7 @@ async def test_deltas_that_nobody_reads_are_held_as_one_text() -> None:
 
 
 async def test_a_sign_of_life_without_content_counts_against_silence() -> None:
-    inbox = Inbox()
+    inbox = CopilotInbox()
     inbox.begin()
     inbox.put({"type": "assistant.streaming_delta", "data": {"totalResponseSizeBytes": 3}})
     async with asyncio.timeout(CLOSE_S):
@@ -431,7 +431,7 @@ async def test_a_sign_of_life_without_content_counts_against_silence() -> None:
 
 
 async def test_deltas_of_two_messages_are_not_joined() -> None:
-    inbox = Inbox()
+    inbox = CopilotInbox()
     inbox.begin()
     for kind, name, owner in [
         ("assistant.reasoning_delta", "reasoningId", "r"),

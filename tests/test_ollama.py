@@ -25,7 +25,7 @@ from runners.errors import (
 )
 from runners.messages import ChatRequest, ModelInfo
 from runners.providers.ollama.provider import OllamaProvider
-from runners.settings import ollama_url
+from runners.providers.ollama.settings import ollama_url
 from runners.stream import ChatChunk, ChatStream, Done, Failed, Reasoning, Start, Text, UsageReport, fold
 from runners.testing import request
 from tests.subjects.ollama import HOLD, MODEL, MODELS, FakeOllama, free_port, server

@@ -7,7 +7,7 @@ import pytest
 
 from runners.errors import DeadlineExceededError, ProcessExitedError
 from runners.providers.ollama.provider import OllamaProvider
-from runners.settings import OllamaSettings
+from runners.providers.ollama.settings import OllamaSettings
 from runners.testing import request
 from runners.wire.restarts import STABLE_S, Restarts
 from tests.world import World

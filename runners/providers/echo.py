@@ -7,13 +7,14 @@ for by name, so that an echo is never taken for a model's answer.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from runners.capabilities import Capabilities
 from runners.errors import ModelNotFoundError
 from runners.messages import ChatMessage, ModelInfo, Usage
 from runners.process_session import ProcessSession
 from runners.provider import Health, LlmProvider, Sampling, SessionOptions
-from runners.settings import EchoSettings
+from runners.settings import RunnerSettings
 from runners.stream import ChatChunk, Done, Start, SurrogateJoiner, Text, UsageReport
 from runners.translator import Event, Translator
 from runners.wire.deadlines import TurnDeadlines, within
@@ -21,6 +22,12 @@ from runners.wire.process import CliProcess
 
 _PROGRAM = Path(__file__).with_name("echo_cli.py")
 _MODELS = ("echo", "request")
+
+
+class EchoSettings(RunnerSettings):
+    """Our own small CLI, that answers with what it was sent."""
+
+    kind: Literal["echo"] = "echo"
 
 
 class EchoProvider(LlmProvider):

@@ -47,13 +47,16 @@ class Peer:
 
     `answer` serves a request of the other end, in a task of its own: what it returns is the result, and an RpcError
     the error. A notification `$/cancelRequest` cancels that task. `heard` is told of every other notification, in
-    order.
+    order. Where `needs_version` is false a message without the member `jsonrpc` is one too: codex leaves it out.
     """
 
-    def __init__(self, send: Callable[[bytes], Awaitable[None]], *, answer: Answer, heard: Heard) -> None:
+    def __init__(
+        self, send: Callable[[bytes], Awaitable[None]], *, answer: Answer, heard: Heard, needs_version: bool = True
+    ) -> None:
         self._send_frame = send
         self._answer = answer
         self._heard = heard
+        self._needs_version = needs_version
         self._calls = 0
         self._pending: dict[RequestId, asyncio.Future[Any]] = {}
         self._ended: RunnerError | None = None
@@ -94,7 +97,7 @@ class Peer:
 
         What nobody would answer, such as a response that nobody waits for any more, is an RpcError all the same.
         """
-        message = _message(frame)
+        message = _message(frame, needs_version=self._needs_version)
         request_id = message["id"] if _is_request_id(message.get("id")) else None
         if "method" not in message and ("result" in message or "error" in message):
             self._settle(message, request_id)
@@ -198,14 +201,14 @@ def _response(request_id: RequestId | None, reply: dict[str, Any]) -> dict[str, 
     return {"jsonrpc": "2.0", "id": request_id} | reply
 
 
-def _message(frame: bytes) -> dict[str, Any]:
+def _message(frame: bytes, *, needs_version: bool) -> dict[str, Any]:
     try:
         message = parse_json_exactly(frame)
     except ValueError as error:
         raise RpcError(PARSE_ERROR, f"not JSON: {error}") from error
     if not isinstance(message, dict):
         raise RpcError(INVALID_REQUEST, "a message is a JSON object; batches are not served")
-    if message.get("jsonrpc") != "2.0":
+    if message.get("jsonrpc", None if needs_version else "2.0") != "2.0":
         request_id = message["id"] if _is_request_id(message.get("id")) else None
         raise RpcError(INVALID_REQUEST, 'jsonrpc: must be "2.0"', request_id=request_id)
     return message
@@ -223,10 +226,19 @@ class RpcProcess:
     """
 
     def __init__(
-        self, cli: CliProcess, framer: Framer, *, answer: Answer, heard: Heard, gone: Callable[[RunnerError], None]
+        self,
+        cli: CliProcess,
+        framer: Framer,
+        *,
+        answer: Answer,
+        heard: Heard,
+        gone: Callable[[RunnerError], None],
+        needs_version: bool,
     ) -> None:
         self.cli = cli
-        self.peer = Peer(lambda message: cli.write(framer.framed(message)), answer=answer, heard=heard)
+        self.peer = Peer(
+            lambda message: cli.write(framer.framed(message)), answer=answer, heard=heard, needs_version=needs_version
+        )
         self.stray_frames = 0
         self._gone = gone
         self._reader = asyncio.create_task(self._read(), name=f"rpc-reader-{cli.pid}")
@@ -244,11 +256,12 @@ class RpcProcess:
         gone: Callable[[RunnerError], None],
         temporary: "tempfile.TemporaryDirectory[str] | None" = None,
         framer: Framer | None = None,
+        needs_version: bool = True,
     ) -> "RpcProcess":
-        """Starts the CLI; see CliProcess.spawn."""
+        """Starts the CLI; see CliProcess.spawn and Peer."""
         framer = framer or LineFramer()
         cli = await CliProcess.spawn(argv, env=env, cwd=cwd, temporary=temporary, framer=framer)
-        return cls(cli, framer, answer=answer, heard=heard, gone=gone)
+        return cls(cli, framer, answer=answer, heard=heard, gone=gone, needs_version=needs_version)
 
     async def _read(self) -> None:
         try:

@@ -10,7 +10,7 @@ import pytest
 from runners.messages import ChatMessage, ChatResponse, ImagePart, TextPart
 from runners.provider import Sampling, Session, SessionOptions
 from runners.providers.claude.provider import ClaudeProvider
-from runners.settings import ClaudeSettings
+from runners.providers.claude.settings import ClaudeSettings
 from runners.stream import fold
 from tests.fakes.fake_claude import digest
 from tests.live.claude_body import digested, our_messages, our_system, said

@@ -14,7 +14,7 @@ from runners.errors import ContextOverflowError, PermissionDeniedError
 from runners.messages import ChatMessage, ChatResponse, ResponseFormat
 from runners.provider import Sampling, Session, SessionOptions
 from runners.providers.copilot.provider import CopilotProvider
-from runners.settings import CopilotModelProvider, CopilotSettings
+from runners.providers.copilot.settings import CopilotModelProvider, CopilotSettings
 from runners.stream import ChatStream, Done, Text, fold
 from tests.live.completions_api import AnyReply, CompletionsApi, error, text
 from tests.live.copilot_lab import ENV, MODEL

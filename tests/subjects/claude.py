@@ -11,7 +11,7 @@ from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.claude.events import ClaudeTranslator
 from runners.providers.claude.provider import ClaudeProvider
-from runners.settings import ClaudeSettings
+from runners.providers.claude.settings import ClaudeSettings
 from runners.testing import Received, Subject, request
 from runners.translator import Translator
 from tests.live.claude_body import our_messages, our_system, text_of, told

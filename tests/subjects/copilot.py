@@ -10,7 +10,7 @@ from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.copilot.events import CopilotTranslator
 from runners.providers.copilot.provider import CopilotProvider
-from runners.settings import CopilotModelProvider, CopilotSettings
+from runners.providers.copilot.settings import CopilotModelProvider, CopilotSettings
 from runners.testing import Received, Subject, request
 from runners.translator import Translator
 from tests.fakes.fake_claude import object_of

@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
-from runners.providers.echo import EchoProvider, EchoTranslator
-from runners.settings import EchoSettings
+from runners.providers.echo import EchoProvider, EchoSettings, EchoTranslator
 from runners.testing import Received, Subject, request
 from runners.translator import Translator
 from tests.world import World

@@ -15,7 +15,7 @@ from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.ollama.events import OllamaTranslator
 from runners.providers.ollama.provider import OllamaProvider
-from runners.settings import OllamaSettings
+from runners.providers.ollama.settings import OllamaSettings
 from runners.testing import Received, Subject, request
 from runners.translator import Translator
 from tests.subjects.on_api import offered

@@ -18,8 +18,8 @@ from runners.provider import Health, LlmProvider
 from runners.providers.claude.failures import not_logged_in
 from runners.providers.claude.sent import is_told_unchanged, names_of, turns_of, units
 from runners.providers.claude.session import ClaudeSession
+from runners.providers.claude.settings import ClaudeSettings
 from runners.providers.claude.tool_host import SERVER, passes_unchanged
-from runners.settings import ClaudeSettings
 from runners.stream import Warn
 from runners.tool_calls import schema_problem
 from runners.wire.process import CliProcess, Finished, run

@@ -15,7 +15,7 @@ from typing import Any
 
 from runners.errors import ConfigError, ContextOverflowError, ProtocolError, RequestCancelledError
 from runners.messages import ChatMessage, TextPart
-from runners.providers.copilot.inbox import Inbox
+from runners.providers.copilot.inbox import CopilotInbox
 from runners.providers.copilot.seed import attachments, mended, seed
 from runners.providers.copilot.server import CopilotServer
 from runners.providers.copilot.tools import result_of
@@ -61,7 +61,7 @@ class CliSession:
         names: ToolNames,
     ) -> None:
         self.id = str(uuid.uuid4())
-        self.inbox = Inbox()
+        self.inbox = CopilotInbox()
         self.is_spent = False
         """It was asked to stop, and may tell of that at any time: no other turn may follow."""
         self.is_parked = False

@@ -19,10 +19,11 @@ from runners.provider import Health, LlmProvider, Session
 from runners.providers.copilot.failures import not_logged_in
 from runners.providers.copilot.oneshot import ARGUMENTS as ONE_SHOT_ARGUMENTS
 from runners.providers.copilot.oneshot import OneShotSession
-from runners.providers.copilot.server import CopilotServer, SharedServer
+from runners.providers.copilot.server import CopilotServer
 from runners.providers.copilot.session import CopilotSession
+from runners.providers.copilot.settings import CopilotSettings
 from runners.providers.copilot.tools import names_of, rewritten
-from runners.settings import CopilotSettings
+from runners.shared_process import SharedProcess
 from runners.wire.deadlines import within
 from runners.wire.process import Finished, run
 
@@ -53,7 +54,7 @@ class CopilotProvider(LlmProvider):
         # Shared with the copies that `with_model` makes.
         self._version = InstalledVersion(self._ask_version, like="{}", name=self.display_name, hint=self.install_hint)
         self._listed: list[ModelInfo] = []
-        self._shared = SharedServer(self._start)
+        self._shared = SharedProcess(self._start)
 
     @property
     def vendor_default_model(self) -> str:

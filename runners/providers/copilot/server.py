@@ -5,23 +5,16 @@ import copy
 import logging
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from runners.errors import (
-    DeadlineExceededError,
-    ModelNotFoundError,
-    ProcessExitedError,
-    ProtocolError,
-    RunnerError,
-)
+from runners.errors import ModelNotFoundError, ProtocolError, RunnerError
 from runners.provider import ProcessRef
-from runners.providers.copilot.inbox import Inbox
+from runners.providers.copilot.inbox import CopilotInbox
 from runners.wire.deadlines import within
 from runners.wire.framing import HeaderFramer
 from runners.wire.jsonrpc import METHOD_NOT_FOUND, RequestId, RpcError, RpcProcess
-from runners.wire.restarts import Restarts
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +26,7 @@ class Hosted(Protocol):
     """A session of the CLI's, as the server that it is in sees it."""
 
     id: str
-    inbox: Inbox
+    inbox: CopilotInbox
 
     @property
     def is_busy(self) -> bool:
@@ -172,35 +165,3 @@ class CopilotServer:
             session.inbox.fail(copy.copy(error))
             session.inbox.is_idle.set()
         self._retire()
-
-
-class SharedServer:
-    """The server that a provider's sessions share: started for the first that needs one, ended with the last."""
-
-    def __init__(self, start: Callable[[], Awaitable[CopilotServer]]) -> None:
-        self._start = start
-        self._starting = asyncio.Lock()
-        self._server: CopilotServer | None = None
-        self._restarts = Restarts()
-        self._has_failed = False
-
-    async def acquire(self) -> CopilotServer:
-        """The server, a new one when there is none that lives; `release` is due."""
-        async with self._starting:
-            if self._server is None or self._server.is_retired:
-                has_died = self._has_failed or (self._server is not None and self._server.has_died)
-                await asyncio.sleep(self._restarts.wait_s(has_died=has_died))
-                try:
-                    self._server = await self._start()
-                except (ProcessExitedError, DeadlineExceededError, ProtocolError):
-                    self._has_failed = True
-                    raise
-                self._has_failed = False
-            self._server.users += 1
-            return self._server
-
-    async def release(self, server: CopilotServer) -> None:
-        """Gives back what `acquire` gave."""
-        server.users -= 1
-        if server.users == 0:
-            await server.close()

@@ -13,9 +13,10 @@ from runners.messages import ChatMessage
 from runners.provider import LlmProvider, Sampling, SessionOptions
 from runners.providers.copilot.cli_session import CliSession
 from runners.providers.copilot.events import CopilotTranslator
-from runners.providers.copilot.inbox import Inbox
-from runners.providers.copilot.server import CopilotServer, SharedServer
+from runners.providers.copilot.inbox import CopilotInbox
+from runners.providers.copilot.server import CopilotServer
 from runners.providers.copilot.tools import names_of, parameters_of
+from runners.shared_process import SharedProcess
 from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines
 
@@ -30,7 +31,7 @@ class CopilotSession(TranscriptSession):
     def __init__(
         self,
         provider: LlmProvider,
-        shared: SharedServer,
+        shared: SharedProcess[CopilotServer],
         server: CopilotServer,
         settings: dict[str, Any],
         max_prompt_tokens: int | None,
@@ -45,7 +46,7 @@ class CopilotSession(TranscriptSession):
         self._names = names_of(())
         self._last = CopilotTranslator(provider.name, self.model)
         self._cli: CliSession | None = None
-        self._inbox = Inbox()
+        self._inbox = CopilotInbox()
         self._farewells: set[asyncio.Task[None]] = set()
         self._leaving: asyncio.Task[None] | None = None
         server.when_retired.add(self.cli_is_gone)

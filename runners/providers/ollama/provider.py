@@ -17,7 +17,7 @@ from runners.messages import ModelInfo
 from runners.provider import Health, LlmProvider, ProcessRef
 from runners.providers.ollama.server import Found, Servers, ask
 from runners.providers.ollama.session import OllamaSession
-from runners.settings import OLLAMA_SERVER_VARIABLES, OllamaSettings
+from runners.providers.ollama.settings import OLLAMA_SERVER_VARIABLES, OllamaSettings
 from runners.translator import Event
 
 _ASK_S = 30.0

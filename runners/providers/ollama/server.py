@@ -19,7 +19,7 @@ from runners.errors import (
 from runners.process_session import json_object
 from runners.provider import ProcessRef
 from runners.providers.ollama.events import failure
-from runners.settings import ollama_url
+from runners.providers.ollama.settings import ollama_url
 from runners.translator import Event
 from runners.wire.deadlines import within
 from runners.wire.framing import dump_json

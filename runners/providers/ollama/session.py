@@ -15,7 +15,7 @@ from runners.process_session import json_object
 from runners.provider import LlmProvider, Sampling, SessionOptions
 from runners.providers.ollama.events import INTERRUPTED, OllamaTranslator, failure
 from runners.providers.ollama.server import OllamaServe
-from runners.settings import OllamaSettings
+from runners.providers.ollama.settings import OllamaSettings
 from runners.tools import ToolDefinition
 from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines

@@ -1,0 +1,11 @@
+"""An entry of the kind claude."""
+
+from typing import Literal
+
+from runners.settings import RunnerSettings
+
+
+class ClaudeSettings(RunnerSettings):
+    """Claude Code."""
+
+    kind: Literal["claude"] = "claude"
