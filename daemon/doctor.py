@@ -15,6 +15,7 @@ from daemon.registry import Registry
 from runners.errors import ConfigError, NotInstalledError
 from runners.kinds import known_kinds, provider_class
 from runners.provider import LlmProvider
+from runners.settings import AgentSettings
 
 
 def examine(config: Config, state_dir: Path) -> list[dict[str, Any]]:
@@ -35,7 +36,7 @@ async def _examine(config: Config, state_dir: Path, run_dir: Path | None) -> lis
     registry = Registry(config, state_dir, run_dir)
     configured = {runner.kind for runner in registry.runners.values()}
     left_out = [provider_class(kind) for kind in known_kinds() if kind not in configured]
-    # A kind of somebody else's may need settings that only its user knows.
+    # What an agent may do only its user allows, and a kind of somebody else's may need settings that only they know.
     unused = [
         found(
             found.kind,
@@ -44,16 +45,21 @@ async def _examine(config: Config, state_dir: Path, run_dir: Path | None) -> lis
             run_dir=run_dir and run_dir / found.kind,
         )
         for found in left_out
-        if not any(field.is_required() for name, field in found.settings_type.model_fields.items() if name != "kind")
+        if not issubclass(found.settings_type, AgentSettings)
+        and not any(field.is_required() for name, field in found.settings_type.model_fields.items() if name != "kind")
     ]
+    asked = [*registry.runners.values(), *unused]
     try:
-        rows = await asyncio.gather(*(_row(runner) for runner in [*registry.runners.values(), *unused]))
+        # A group, which waits for all of them when it is cancelled: none may start a CLI behind its closing.
+        async with asyncio.TaskGroup() as group:
+            looking = [group.create_task(_row(runner)) for runner in asked]
     finally:
-        await asyncio.gather(*(runner.aclose() for runner in [*registry.runners.values(), *unused]))
+        await asyncio.gather(*(runner.aclose() for runner in asked))
+    rows = [task.result() for task in looking]
     for row in rows[len(registry.runners) :]:
         row["hint"] = row["hint"] or f"add `{row['name']}: {{kind: {row['kind']}}}` under runners: in {config.path}"
         row["is_configured"] = False
-    return list(rows)
+    return rows
 
 
 async def _row(runner: LlmProvider) -> dict[str, Any]:
