@@ -10,9 +10,9 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
+from runners.testing.apis import completions_api, messages_api
+from runners.testing.apis.stand_in import BaseReply, StandIn
 from tests.bench.reading import Child, Json, lines
-from tests.live import completions_api, messages_api
-from tests.live.stand_in import BaseReply, StandIn
 from tests.world import CHECKOUT, World
 
 _DELTAS = 20

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from runners.testing.apis.messages_api import Reply, text
 from tests.fakes.fake_claude import digest
-from tests.live.messages_api import Reply, text
 
 Json = dict[str, Any]
 

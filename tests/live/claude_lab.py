@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from runners.testing.apis.messages_api import MessagesApi
 from tests.live.lab import AS_IT_IS, Entries, Json, Lab, running_lab
-from tests.live.messages_api import MessagesApi
 from tests.world import World
 
 KEY = {"ANTHROPIC_API_KEY": "dummy"}

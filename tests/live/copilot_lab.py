@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.live.completions_api import CompletionsApi
+from runners.testing.apis.completions_api import CompletionsApi
 from tests.live.install import COPILOT_CACHE
 from tests.live.lab import AS_IT_IS, Entries, Json, Lab, running_lab
 from tests.world import World

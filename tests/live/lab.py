@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from tests.live.stand_in import BaseReply, Received, StandIn
+from runners.testing.apis.stand_in import BaseReply, Received, StandIn
 from tests.world import END_S, Daemon, Wire, World
 
 Json = dict[str, Any]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDES
+from runners.testing.apis import completions_api, messages_api
 from tests.conftest import HEADLESS_COPILOTS, real_cli
-from tests.live import completions_api, messages_api
 from tests.live.agents import claude_code, codex
 from tests.live.claude_lab import claude_lab
 from tests.live.copilot_lab import copilot_lab

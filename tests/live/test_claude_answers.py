@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from runners.testing.apis.messages_api import Reply, text
 from tests.live.claude_body import newest
 from tests.live.lab import Json, Lab, cancel, joined
-from tests.live.messages_api import Reply, text
 from tests.world import END_S, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]

@@ -6,12 +6,12 @@ Each time the stand-in API answers with the digest of what it received, so an an
 import os
 
 from runners.providers.claude.provider import TESTED_VERSIONS
+from runners.testing.apis.messages_api import Reply, text
+from runners.testing.apis.stand_in import Json
 from tests.conftest import real_cli
 from tests.conversations import HOLD, talk
 from tests.live.claude_body import digested, newest
 from tests.live.claude_lab import claude_lab
-from tests.live.messages_api import Reply, text
-from tests.live.stand_in import Json
 from tests.world import Wire, World, until
 
 _CONVERSATIONS = int(os.environ.get("RUNNERD_SOAK", "64")) // 8

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from runners.testing.apis.messages_api import AnyReply, Reply, error, text
 from tests.live.claude_body import our_messages, said
 from tests.live.claude_lab import NO_LOGIN, PLAN
 from tests.live.lab import Entries, Json, Lab
-from tests.live.messages_api import AnyReply, Reply, error, text
 from tests.world import user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]

@@ -2,9 +2,9 @@
 
 import pytest
 
+from runners.testing.apis.messages_api import text
 from tests.live.claude_body import our_messages, our_system, said
 from tests.live.lab import Json, Lab, joined
-from tests.live.messages_api import text
 from tests.live.texts import much_text
 from tests.world import user
 

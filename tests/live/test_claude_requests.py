@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from runners.testing.apis.stand_in import StandIn
 from tests.live.claude_body import our_messages, our_system, said
 from tests.live.claude_lab import KEY, claude_lab
 from tests.live.lab import Json, Lab
-from tests.live.stand_in import StandIn
 from tests.world import World, assistant, system, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]

@@ -12,10 +12,10 @@ from runners.provider import Sampling, Session, SessionOptions
 from runners.providers.claude.provider import ClaudeProvider
 from runners.providers.claude.settings import ClaudeSettings
 from runners.stream import fold
+from runners.testing.apis.messages_api import AnyReply, MessagesApi, several, text, tool_use
+from runners.testing.apis.stand_in import Json
 from tests.fakes.fake_claude import digest
 from tests.live.claude_body import digested, our_messages, our_system, said
-from tests.live.messages_api import AnyReply, MessagesApi, several, text, tool_use
-from tests.live.stand_in import Json
 from tests.live.test_claude_exact_text import MORE, PROMPTS
 from tests.live.test_claude_requests import png
 from tests.world import World

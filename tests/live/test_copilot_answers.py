@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.live.completions_api import Reply, text, tool_call
+from runners.testing.apis.completions_api import Reply, text, tool_call
 from tests.live.lab import Entries, Json, Lab, cancel, joined
 from tests.world import END_S, Wire, until, user
 

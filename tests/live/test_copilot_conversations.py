@@ -16,9 +16,9 @@ from runners.provider import Sampling, Session, SessionOptions
 from runners.providers.copilot.provider import CopilotProvider
 from runners.providers.copilot.settings import CopilotModelProvider, CopilotSettings
 from runners.stream import ChatStream, Done, Text, fold
-from tests.live.completions_api import AnyReply, CompletionsApi, error, text
+from runners.testing.apis.completions_api import AnyReply, CompletionsApi, error, text
+from runners.testing.apis.stand_in import Json
 from tests.live.copilot_lab import ENV, MODEL
-from tests.live.stand_in import Json
 from tests.live.test_copilot_requests import image, png, prose
 from tests.world import World, until
 

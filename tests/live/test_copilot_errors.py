@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
-from tests.live.completions_api import STREAM_ERROR, AnyReply, Reply, error, text
+from runners.testing.apis.completions_api import STREAM_ERROR, AnyReply, Reply, error, text
 from tests.live.copilot_lab import NO_LOGIN
 from tests.live.lab import Entries, Json, Lab, joined
 from tests.world import Wire, until, user

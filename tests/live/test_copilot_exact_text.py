@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.live.completions_api import text
+from runners.testing.apis.completions_api import text
 from tests.live.lab import Entries, Json, Lab, joined
 from tests.live.texts import much_text
 from tests.world import user

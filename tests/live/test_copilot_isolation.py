@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.completions_api import text
+from runners.testing.apis.completions_api import text
+from runners.testing.apis.stand_in import StandIn
 from tests.live.copilot_lab import ENV, MODEL, copilot_lab
 from tests.live.lab import Entries, Json, Lab
-from tests.live.stand_in import StandIn
 from tests.world import World, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]

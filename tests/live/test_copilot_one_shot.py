@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from runners.providers.copilot.provider import TESTED_VERSIONS
+from runners.testing.apis.completions_api import AnyReply, error, text
 from tests.conftest import real_cli
-from tests.live.completions_api import AnyReply, error, text
 from tests.live.copilot_lab import NO_LOGIN, copilot_lab
 from tests.live.lab import Json, Lab, joined
 from tests.world import World, user

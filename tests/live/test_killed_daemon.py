@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from runners.testing.apis.completions_api import text as copilot_text
+from runners.testing.apis.messages_api import text as claude_text
+from runners.testing.apis.stand_in import BaseReply
 from runners.wire import ownership
 from tests.live.claude_lab import claude_lab
-from tests.live.completions_api import text as copilot_text
 from tests.live.copilot_lab import copilot_lab
 from tests.live.lab import Lab
-from tests.live.messages_api import text as claude_text
-from tests.live.stand_in import BaseReply
 from tests.world import Wire, World, assistant, user
 
 pytestmark = pytest.mark.live

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.live.messages_api import AnyReply, MessagesApi, error, text, tool_use
+from runners.testing.apis.messages_api import AnyReply, MessagesApi, error, text, tool_use
 
 BODY = {"model": "m-1", "max_tokens": 5, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
 

@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 
 from runners.providers.claude.provider import TESTED_VERSIONS
+from runners.testing.apis.messages_api import error, text, tool_calls
 from tests.conftest import real_cli
 from tests.live.claude_body import our_messages, our_system, told
 from tests.live.claude_lab import NO_LOGIN
 from tests.live.http_clients import CITY, HI, PIXEL, USAGE, WRONG, Door, openai_client
 from tests.live.lab import Entries, Lab
-from tests.live.messages_api import error, text, tool_calls
 from tests.world import END_S
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]

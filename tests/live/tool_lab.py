@@ -8,12 +8,12 @@ from typing import Any
 
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDES
 from runners.testing import Received, called_by
+from runners.testing.apis import completions_api, messages_api
+from runners.testing.apis.stand_in import BaseReply
 from tests.conftest import HEADLESS_COPILOTS
-from tests.live import completions_api, messages_api
 from tests.live.claude_lab import claude_lab
 from tests.live.copilot_lab import copilot_lab
 from tests.live.lab import Answer, Entries, Json, Lab
-from tests.live.stand_in import BaseReply
 from tests.subjects import claude, copilot
 from tests.subjects.on_api import asked_by
 from tests.world import World

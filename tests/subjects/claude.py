@@ -13,10 +13,10 @@ from runners.providers.claude.events import ClaudeTranslator
 from runners.providers.claude.provider import ClaudeProvider
 from runners.providers.claude.settings import ClaudeSettings
 from runners.testing import Received, Subject, request
+from runners.testing.apis.messages_api import MessagesApi, Reply, text, tool_calls
+from runners.testing.apis.stand_in import Json
 from runners.translator import Translator
 from tests.live.claude_body import our_messages, our_system, text_of, told
-from tests.live.messages_api import MessagesApi, Reply, text, tool_calls
-from tests.live.stand_in import Json
 from tests.subjects.on_api import HOLD, OnApi, offered
 from tests.world import World
 

@@ -12,11 +12,11 @@ from runners.providers.copilot.events import CopilotTranslator
 from runners.providers.copilot.provider import CopilotProvider
 from runners.providers.copilot.settings import CopilotModelProvider, CopilotSettings
 from runners.testing import Received, Subject, request
+from runners.testing.apis.completions_api import CompletionsApi, Reply, text, tool_calls
+from runners.testing.apis.stand_in import Json
 from runners.translator import Translator
 from tests.fakes.fake_claude import object_of
-from tests.live.completions_api import CompletionsApi, Reply, text, tool_calls
 from tests.live.install import COPILOT_CACHE
-from tests.live.stand_in import Json
 from tests.subjects.on_api import HOLD, OnApi, offered
 from tests.world import World
 

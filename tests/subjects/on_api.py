@@ -7,8 +7,8 @@ from typing import Any
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.testing import Received, Subject, request
+from runners.testing.apis.stand_in import BaseReply, Json, StandIn
 from runners.testing.contract import called_by
-from tests.live.stand_in import BaseReply, Json, StandIn
 
 HOLD = "[hold]"
 

@@ -212,6 +212,12 @@ async def _stream(
     await flush()
 
 
+def cut(raw: str) -> list[str]:
+    """The arguments of a call in about seven pieces, as a model streams them; none where there is nothing."""
+    size = max(1, len(raw) // 7)
+    return [raw[start : start + size] for start in range(0, len(raw), size)]
+
+
 def sse_data(value: Json) -> bytes:
     """The `data` line of a server-sent event, and its end."""
     # backslashreplace writes a lone surrogate as \udXXX, which is its JSON escape; all else is plain UTF-8.

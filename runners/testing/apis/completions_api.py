@@ -1,4 +1,4 @@
-"""A stand-in for an OpenAI-compatible chat completions API, for tests that run a real CLI against loopback.
+"""A stand-in for an OpenAI-compatible chat completions API, to run a real CLI against loopback.
 
 It owns one aiohttp server on 127.0.0.1 and what that server saw. It knows the shape of the API's stream, and nothing
 about the programs that call it.
@@ -21,8 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.fake_claude import cut, digest
-from tests.live.stand_in import BaseError, BaseReply, Json, StandIn, sse_data
+from runners.testing.apis.stand_in import BaseError, BaseReply, Json, StandIn, cut, sse_data
 
 _USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 _CREATED = 1_700_000_000
@@ -103,19 +102,6 @@ def text(*deltas: str, reasoning: str | None = None, **fields: Any) -> Reply:
     return Reply(parts, {"role": "assistant", "content": "".join(deltas), **thought}, **fields)
 
 
-def digested(body: Json) -> Reply:
-    """For `CompletionsApi.answer`: the digest of the system prompt and the other messages, images by their URLs."""
-    system = "".join(_told(message) for message in body["messages"] if message["role"] == "system")
-    told = [(message["role"], _told(message)) for message in body["messages"] if message["role"] != "system"]
-    return text(digest(system, told))
-
-
-def _told(message: Json) -> str:
-    content = message["content"] or ""
-    parts: list[Json] = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    return "".join(part["text"] if part["type"] == "text" else part["image_url"]["url"] for part in parts)
-
-
 def tool_call(name: str, arguments: Json, *, id: str = "call_01", **fields: Any) -> Reply:
     """One call of a tool: its name in a first delta, its arguments in a second."""
     return _calls([], [(id, name, [json.dumps(arguments)])], **fields)
@@ -138,6 +124,7 @@ def error(
     code: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Error:
+    """An HTTP error in the API's JSON shape."""
     return Error(status, message, type, code, headers or {})
 
 

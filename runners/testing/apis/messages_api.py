@@ -1,4 +1,4 @@
-"""A stand-in for the Anthropic Messages API, for tests that run a real CLI or client against loopback.
+"""A stand-in for the Anthropic Messages API, to run a real CLI or client against loopback.
 
 It owns one aiohttp server on 127.0.0.1 and what that server saw. It knows the shape of the API's stream, and nothing
 about the programs that call it.
@@ -21,8 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.fake_claude import cut, object_of
-from tests.live.stand_in import BaseError, BaseReply, Json, StandIn, sse_data
+from runners.testing.apis.stand_in import BaseError, BaseReply, Json, StandIn, cut, sse_data
 
 _USAGE = {"input_tokens": 11, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 7}
 
@@ -136,6 +135,7 @@ def tool_calls(*calls: tuple[str, str], text: str = "", **fields: Any) -> Reply:
 
 
 def error(status: int, type: str, message: str, headers: Mapping[str, str] | None = None) -> Error:
+    """An HTTP error in the API's JSON shape."""
     return Error(status, type, message, headers or {})
 
 
@@ -147,7 +147,16 @@ def _text_block(deltas: Iterable[str]) -> Block:
 def _call_block(name: str, pieces: Iterable[str], id: str) -> Block:
     start: Json = {"type": "tool_use", "id": id, "name": name, "input": {}}
     deltas = tuple({"type": "input_json_delta", "partial_json": piece} for piece in pieces)
-    return Block(start, deltas, {**start, "input": object_of("".join(pieces)) or {}})
+    return Block(start, deltas, {**start, "input": _object_of("".join(pieces))})
+
+
+def _object_of(raw: str) -> Json:
+    """The object that arguments are; an empty one where they are none."""
+    try:
+        value = json.loads(raw or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 class MessagesApi(StandIn):
