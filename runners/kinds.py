@@ -8,6 +8,7 @@ from runners.provider import LlmProvider
 
 ENTRY_POINTS = "runnerd.kinds"
 _BUILT_IN = {
+    "acp": "runners.providers.acp.provider:AcpProvider",
     "claude": "runners.providers.claude.provider:ClaudeProvider",
     "copilot": "runners.providers.copilot.provider:CopilotProvider",
     "echo": "runners.providers.echo:EchoProvider",

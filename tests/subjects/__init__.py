@@ -7,6 +7,7 @@ from pathlib import Path
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDE_VERSIONS
 from runners.providers.copilot.provider import TESTED_VERSIONS as COPILOT_VERSIONS
 from runners.testing import Subject
+from tests.subjects.acp import fake_agent
 from tests.subjects.claude import real_claude, replayed_claude
 from tests.subjects.copilot import real_copilot, replayed_copilot, replayed_one_shot_copilot
 from tests.subjects.echo import echo
@@ -23,6 +24,7 @@ STANDING_IN: dict[str, MakeSubject] = {
     "ollama-spawned": spawned_ollama,
     "copilot-replayed": replayed_copilot,
     "copilot-oneshot-replayed": replayed_one_shot_copilot,
+    "acp": fake_agent,
 }
 """Those that need no vendor's CLI."""
 

@@ -1,0 +1,155 @@
+"""An ACP agent's updates, and the answer to a prompt, as chunks: pure, one translator for each turn, no I/O.
+
+An event is an update with its `sessionUpdate` as `type`, or one of ours: `result` and `failed` for the answer to
+`session/prompt`, `refused` for what the agent asked us for.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeGuard
+
+from runners.errors import AuthExpiredError, NotAuthenticatedError, RequestCancelledError
+from runners.inbox import JOINED_CHARACTERS, Inbox
+from runners.messages import Usage
+from runners.providers.acp.dialect import Dialect
+from runners.providers.acp.usage import added, counted
+from runners.stream import ChatChunk, Done, Reasoning, Start, SurrogateJoiner, Text, UsageReport, Warn
+from runners.translator import Event, Translator
+
+_STOP_REASONS = {"end_turn": "end_turn", "max_tokens": "length", "refusal": "content_filter", "cancelled": "cancelled"}
+_CHUNKS = ("agent_message_chunk", "agent_thought_chunk")
+# Of what an agent is about to do, of its own settings, and of what we have said ourselves.
+_NO_PART_OF_AN_ANSWER = (
+    *("plan", "plan_update", "plan_removed", "available_commands_update", "current_mode_update"),
+    *("config_option_update", "session_info_update", "user_message_chunk"),
+)
+_TITLE_CHARACTERS = 200
+
+
+class AcpTranslator(Translator):
+    """An agent's updates.
+
+    What it does with tools of its own is no call for the client to make, but nothing to be silent about either: each is
+    a warning. `cost_before_usd` is what its session had cost before this turn; `has_usage`: it has said what the turn
+    cost.
+    """
+
+    def __init__(self, runner: str, model: str, dialect: Dialect | None = None, *, cost_before_usd: float = 0) -> None:
+        super().__init__(runner)
+        self.has_usage = False
+        self.cost_usd = cost_before_usd
+        self._cost_before_usd = cost_before_usd
+        self._model = model
+        self._dialect = dialect or Dialect()
+        self._started = False
+        self._text = SurrogateJoiner()
+        self._reasoning = SurrogateJoiner()
+        self._used: set[str] = set()
+        self._usage: Usage | None = None
+        self._handlers: dict[str, Callable[[Event], Iterator[ChatChunk]]] = {
+            "agent_message_chunk": self._message,
+            "agent_thought_chunk": self._thought,
+            "tool_call": self._tool,
+            "tool_call_update": self._tool,
+            "usage_update": self._cost,
+            "result": self._result,
+            "failed": self._failed,
+            "refused": self._refused,
+            **dict.fromkeys(_NO_PART_OF_AN_ANSWER, _nothing),
+        }
+
+    def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
+        handler = self._handlers.get(str(event.get("type")))
+        return None if handler is None else handler(event)
+
+    def _start(self, message_id: str | None = None) -> Iterator[ChatChunk]:
+        if not self._started:
+            self._started = True
+            yield Start(message_id or f"msg_{uuid.uuid4().hex}", self._runner, self._model)
+
+    def _message(self, event: Event) -> Iterator[ChatChunk]:
+        yield from self._start(event.get("messageId"))
+        content = event["content"]
+        if content["type"] == "text":
+            yield from (Text(piece) for piece in [self._text.feed(content["text"])] if piece)
+        else:
+            yield Warn(f"the agent shows what a chat has no place for: {content['type']}")
+        # So qwen-code 0.15.10: behind each call of its model.
+        told = (event.get("_meta") or {}).get("usage")
+        if isinstance(told, dict) and (usage := counted(told)) is not None:
+            self._usage = added(self._usage, usage)
+
+    def _thought(self, event: Event) -> Iterator[ChatChunk]:
+        yield from self._start(event.get("messageId"))
+        if event["content"]["type"] == "text":
+            yield from (Reasoning(piece) for piece in [self._reasoning.feed(event["content"]["text"])] if piece)
+
+    def _tool(self, event: Event) -> Iterator[ChatChunk]:
+        if event["toolCallId"] not in self._used:
+            self._used.add(event["toolCallId"])
+            yield from self._start()
+            yield Warn(f"the agent uses a tool of its own: {_titled(event)}")
+
+    def _refused(self, event: Event) -> Iterator[ChatChunk]:
+        yield Warn(f"the agent asked for leave, and was refused: {_titled(event)}")
+
+    def _cost(self, event: Event) -> Iterator[ChatChunk]:
+        """The cost of the whole session so far."""
+        yield from ()
+        cost = event.get("cost") or {}
+        if cost.get("currency") == "USD":
+            self.cost_usd = float(cost["amount"])
+
+    def _result(self, event: Event) -> Iterator[ChatChunk]:
+        raw = str(event["stopReason"])
+        if raw == "cancelled" and not self._started:
+            raise RequestCancelledError("interrupted before the answer began")
+        yield from self._start()
+        self.ended = True
+        # Behind anything else the agent's session may hold another conversation than its client does.
+        self.is_clean = raw == "end_turn"
+        yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
+        yield from (Text(piece) for piece in [self._text.flush()] if piece)
+        usage = self._dialect.usage(event) or self._usage
+        if usage is not None:
+            self.has_usage = True
+            # An agent that knows no price says 0.
+            yield UsageReport(replace(usage, cost_usd=max(self.cost_usd - self._cost_before_usd, 0) or None))
+        yield Done(_STOP_REASONS.get(raw, raw), raw)
+
+    def _failed(self, event: Event) -> Iterator[ChatChunk]:
+        yield from ()
+        error = self._dialect.failure(event["code"], event["message"], event.get("data"))
+        if isinstance(error, NotAuthenticatedError | AuthExpiredError):
+            error.hint = error.hint or event.get("hint")
+        raise error
+
+
+def _nothing(_event: Event) -> Iterator[ChatChunk]:
+    yield from ()
+
+
+def _titled(event: Event) -> str:
+    said = str(event.get("title") or event.get("kind") or "it does not say which")
+    return said if len(said) <= _TITLE_CHARACTERS else f"{said[:_TITLE_CHARACTERS]}..."
+
+
+class AcpInbox(Inbox):
+    """The events of a turn, see Inbox: pieces of one message that lie side by side are joined."""
+
+    def joined(self, last: Event, event: Event) -> bool:
+        """See Inbox.joined."""
+        if event["type"] not in _CHUNKS or last["type"] != event["type"] or "_meta" in last or "_meta" in event:
+            return False
+        before, new = last.get("content"), event.get("content")
+        if last.get("messageId") != event.get("messageId") or not (_is_text(before) and _is_text(new)):
+            return False
+        if len(before["text"]) > JOINED_CHARACTERS:
+            return False
+        before["text"] += new["text"]
+        return True
+
+
+def _is_text(content: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(content, dict) and content.get("type") == "text" and isinstance(content.get("text"), str)

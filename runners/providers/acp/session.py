@@ -1,0 +1,161 @@
+"""A conversation with an agent: one session of the agent's own as long as its turns end well.
+
+After a turn that was cancelled, failed or cut that session holds what is no part of the conversation. It is left, and
+the next turn begins another one, with the conversation so far as one text.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from runners.errors import RequestCancelledError
+from runners.event_session import TranscriptSession
+from runners.messages import ChatMessage
+from runners.provider import LlmProvider, Sampling, SessionOptions
+from runners.providers.acp.agent import AcpAgent
+from runners.providers.acp.agents import Agents
+from runners.providers.acp.conversation import AgentSession
+from runners.providers.acp.events import AcpInbox, AcpTranslator
+from runners.providers.acp.sent import prompt
+from runners.translator import Event
+from runners.wire.deadlines import TurnDeadlines, within
+
+DEFAULT_MODEL = "default"
+"""Whichever model the agent itself chooses."""
+
+
+class AcpSession(TranscriptSession):
+    """A conversation in an agent's process. After a cancelled or failed turn it can go on from before that turn."""
+
+    def __init__(self, provider: LlmProvider, agents: Agents, agent: AcpAgent) -> None:
+        super().__init__(provider)
+        self.agent = agent
+        self.process = agent.process
+        self._agents = agents
+        self._options = SessionOptions()
+        self._held: AgentSession | None = None
+        self._said = 0
+        self._last = AcpTranslator(provider.name, self.model, agents.dialect)
+        self._inbox = AcpInbox()
+        self._farewells: set[asyncio.Task[None]] = set()
+        self._leaving: asyncio.Task[None] | None = None
+        agent.when_retired.add(self.cli_is_gone)
+
+    @property
+    def holds_conversation(self) -> bool:
+        return self._held is not None
+
+    async def begin(self) -> None:
+        """Has a session of the agent's ready before it is known what for."""
+        doing = "waiting for a session of the agent's"
+        self._held = await within(self._new(), self.timeouts.spawn_s, deadline="spawn_s", doing=doing)
+
+    async def _new(self) -> AgentSession:
+        agent = self.agent
+        session = await agent.new_session()
+        self._agents.known.models = session.models
+        # Of an agent that lists no models the entry's is a name for whatever it has.
+        is_name = self.model == self.provider.settings.model and not session.models
+        if not (self.model == DEFAULT_MODEL or is_name or self._agents.dialect.model_at_start):
+            try:
+                await session.choose(self.model)
+            except BaseException:
+                self._part(agent, session)
+                raise
+        return session
+
+    async def prepare(self, options: SessionOptions) -> None:
+        if self.state == "dead":
+            raise self.agent.reason()
+        self._options = options
+        needed = self._agents.dialect.at_start(options.system, self.model)
+        self._agents.latest_system = options.system
+        if needed != self.agent.at_start:
+            await self._move(await self._agents.acquire(needed))
+        self.state = "idle"
+
+    async def _move(self, agent: AcpAgent) -> None:
+        """From now on it is another process that serves it: the one it was opened in was started for others."""
+        left, held = self.agent, self._held
+        self.agent, self.process, self._held = agent, agent.process, None
+        left.when_retired.discard(self.cli_is_gone)
+        agent.when_retired.add(self.cli_is_gone)
+        self._keep(self._released(left, held), "acp-move")
+        await self.begin()
+
+    async def _released(self, agent: AcpAgent, held: AgentSession | None) -> None:
+        if held is not None:
+            await agent.farewell(held)
+        await self._agents.release(agent)
+
+    def translator(self) -> AcpTranslator:
+        held = self._held
+        model = held.model if held is not None and held.model else self.model
+        cost_usd = held.cost_usd if held is not None else 0.0
+        self._last = AcpTranslator(self.provider.name, model, self._agents.dialect, cost_before_usd=cost_usd)
+        return self._last
+
+    async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:  # noqa: ARG002 the protocol knows none
+        new = messages[len(self.transcript) :]
+        held = self._held
+        is_known = held is not None and held.holds == len(self.transcript) > 0
+        self.resent = not (is_known and len(new) == 1 and new[0].role == "user")
+        if held is None or (self.resent and held.holds):
+            self._part(self.agent, held)
+            self._held = held = await deadlines.wait(self._new())
+        dialect = self._agents.dialect
+        system = "" if dialect.system_at_start else self._options.system
+        self._inbox = held.inbox
+        self._said = len(messages)
+        held.say(prompt(system, messages, dialect.guarded) if self.resent else prompt("", new, dialect.guarded))
+
+    async def event(self) -> Event:
+        return await self._inbox.get()
+
+    async def interrupt(self) -> None:
+        if self.state == "busy" and self._held is not None:
+            await self._held.cancel()
+
+    def settle(self, *, is_clean: bool) -> None:
+        held = self._held
+        self._agents.known.has_usage |= self._last.has_usage
+        self.state = "dead" if self.agent.is_retired else "idle"
+        if held is not None and is_clean and not held.is_spent:
+            held.inbox.end()
+            held.holds, held.cost_usd = self._said + 1, self._last.cost_usd
+        else:
+            self._part(self.agent, held)
+            self._held = None
+
+    def _part(self, agent: AcpAgent, session: AgentSession | None) -> None:
+        """Lets a session of the agent's end, without waiting for it."""
+        if session is not None:
+            self._keep(agent.farewell(session), f"acp-end-{session.id}")
+
+    def _keep(self, ending: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(ending, name=name)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+
+    def cli_is_gone(self) -> None:
+        if self.state in ("starting", "idle", "parked"):
+            self._part(self.agent, self._held)
+            self._held = None
+        super().cli_is_gone()
+
+    async def aclose(self) -> None:
+        if self.state == "busy":
+            self._inbox.close(RequestCancelledError("its session was closed"))
+        self.state = "dead"
+        self._part(self.agent, self._held)
+        self._held = None
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(), name="acp-leave")
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self) -> None:
+        """Waits for what its turns leave behind."""
+        await asyncio.gather(*self._farewells)
+        self.agent.when_retired.discard(self.cli_is_gone)
+        await self._agents.release(self.agent)
+        self.provider.sessions.discard(self)

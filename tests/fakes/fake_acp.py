@@ -1,0 +1,271 @@
+"""An agent that speaks ACP, and misbehaves on order. Run as a program, with the standard library alone.
+
+`FAKE_ACP` is a JSON object. `log` is where it keeps what it received, one JSON object a line; `ignores` may hold `eof`,
+`term` and `cancel`; `initialize` and `session` may be `hang`, `die`, or the error to answer with; `say` holds fields
+that its introduction has in place of its own; `models` is `options` or `legacy`; `usage` is what a result tells.
+
+The answer to a prompt is the text that its model would have been sent: that of the prompt's blocks. A text of
+`[word] rest` makes it do otherwise, see `_SCENES`: what it says then is told there.
+"""
+
+import itertools
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+ORDER: Json = json.loads(os.environ.get("FAKE_ACP", "{}"))
+IGNORES = ORDER.get("ignores", [])
+USAGE = {"inputTokens": 11, "outputTokens": 7, "totalTokens": 26, "cachedReadTokens": 5, "thoughtTokens": 3}
+MODELS = ("small", "large")
+LAST_WORDS = "fatal: the fake is broken\n"
+
+_lock = threading.Lock()
+_ids = itertools.count(1)
+_asked: dict[int, "queue.Queue[Json]"] = {}
+_cancelled: dict[str, threading.Event] = {}
+
+
+def send(**message: Any) -> None:
+    with _lock:
+        sys.stdout.buffer.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def log(**entry: Any) -> None:
+    if "log" in ORDER:
+        with _lock, Path(ORDER["log"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def hang() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def die() -> None:
+    sys.stderr.write(LAST_WORDS)
+    sys.stderr.flush()
+    os._exit(3)
+
+
+def ask(method: str, **params: Any) -> Json:
+    """The client's answer: its `result` or `error`."""
+    number = next(_ids)
+    _asked[number] = queue.Queue()
+    send(id=number, method=method, params=params)
+    return _asked[number].get()
+
+
+class Turn:
+    """A prompt that is worked on, in a thread of its own."""
+
+    def __init__(self, session: str, text: str) -> None:
+        self.session = session
+        self.text = text
+        self.cancelled = _cancelled[session]
+        self.stop_reason = "end_turn"
+
+    def update(self, what: str, **fields: Any) -> None:
+        send(method="session/update", params={"sessionId": self.session, "update": {"sessionUpdate": what, **fields}})
+
+    def say(self, text: str, kind: str = "agent_message_chunk") -> None:
+        self.update(kind, content={"type": "text", "text": text})
+
+
+def echo(turn: Turn, text: str) -> None:
+    for start in range(0, len(text), 7):
+        turn.say(text[start : start + 7])
+
+
+def hold(turn: Turn, _rest: str) -> None:
+    turn.say("first")
+    if "cancel" in IGNORES:
+        hang()
+    turn.cancelled.wait()
+    turn.stop_reason = "cancelled"
+
+
+def die_midway(turn: Turn, _rest: str) -> None:
+    turn.say("first")
+    die()
+
+
+def silence(_turn: Turn, _rest: str) -> None:
+    hang()
+
+
+def leave(turn: Turn, rest: str) -> None:
+    """Asks for leave with the kinds of options that `rest` names, and says what came of it."""
+    options = [{"optionId": f"id-{kind}", "name": kind, "kind": kind} for kind in rest.split()]
+    call = {"toolCallId": "t1", "title": "rm -rf /"}
+    answer = ask("session/request_permission", sessionId=turn.session, toolCall=call, options=options)
+    turn.say(json.dumps(answer["result"]["outcome"]))
+
+
+def grab(turn: Turn, rest: str) -> None:
+    """Asks for what `rest` names, and says which error came of it."""
+    answer = ask(rest, sessionId=turn.session, path="/etc/passwd", command="id")
+    turn.say(str(answer["error"]["code"]))
+
+
+def use_tools(turn: Turn, _rest: str) -> None:
+    turn.update("plan", entries=[])
+    turn.say("I look.")
+    turn.update("tool_call", toolCallId="t1", title="ls", kind="execute", status="pending")
+    turn.update("tool_call_update", toolCallId="t1", status="completed", title="ls /")
+    turn.update("tool_call_update", toolCallId="t2", status="completed", title="cat x")
+    turn.say(" Done.")
+
+
+def think(turn: Turn, rest: str) -> None:
+    turn.say("well ", "agent_thought_chunk")
+    turn.say("then", "agent_thought_chunk")
+    turn.say(rest)
+
+
+def garble(turn: Turn, rest: str) -> None:
+    with _lock:
+        sys.stdout.buffer.write(b"npm warn: this is no JSON\n\n[1]\n" + b'{"jsonrpc":"2.0","id":999,"result":{}}\n')
+    turn.update("never_heard_of")
+    send(method="never/heard_of", params={})
+    send(method="session/update", params={"sessionId": "nobody", "update": {"sessionUpdate": "plan"}})
+    turn.say(rest)
+
+
+def fail(_turn: Turn, rest: str) -> None:
+    raise FailError(json.loads(rest))
+
+
+def fail_midway(turn: Turn, rest: str) -> None:
+    turn.say("first")
+    raise FailError(json.loads(rest))
+
+
+def stop(turn: Turn, rest: str) -> None:
+    turn.say("cut")
+    turn.stop_reason = rest
+
+
+def stay_mute(_turn: Turn, _rest: str) -> None:
+    pass
+
+
+class FailError(Exception):
+    """The prompt is answered with this error."""
+
+
+_SCENES: dict[str, Callable[[Turn, str], None]] = {
+    "hold": hold,
+    "die": die_midway,
+    "silence": silence,
+    "leave": leave,
+    "grab": grab,
+    "tools": use_tools,
+    "think": think,
+    "garble": garble,
+    "fail": fail,
+    "fail-midway": fail_midway,
+    "stop": stop,
+    "mute": stay_mute,
+}
+
+
+def prompt(request_id: int, params: Json) -> None:
+    blocks = params["prompt"]
+    text = "".join(block["text"] for block in blocks if block["type"] == "text")
+    turn = Turn(params["sessionId"], text)
+    word, found, rest = text.removeprefix("[").partition("]")
+    try:
+        scene = _SCENES.get(word) if found and text.startswith("[") else None
+        (scene or echo)(turn, rest.removeprefix(" ") if scene else text)
+    except FailError as error:
+        send(id=request_id, error=error.args[0])
+        return
+    usage = {"usage": ORDER.get("usage", USAGE)} if turn.stop_reason != "cancelled" else {}
+    turn.update("usage_update", used=26, size=200_000, cost={"amount": 0.5 * next(_turns), "currency": "USD"})
+    send(id=request_id, result={"stopReason": turn.stop_reason, **usage})
+
+
+_turns = itertools.count(1)
+
+
+def introduction() -> Json:
+    able = {"promptCapabilities": {"image": True}, "sessionCapabilities": {"close": {}}}
+    ways = [{"id": "key", "name": "Key", "description": "Set FAKE_KEY"}]
+    info = {"name": "fake", "title": "Fake Agent", "version": "1.2.3"}
+    told = {"protocolVersion": 1, "agentCapabilities": able, "agentInfo": info, "authMethods": ways}
+    return {**told, **ORDER.get("say", {})}
+
+
+def new_session() -> Json:
+    session = f"s{next(_ids)}"
+    _cancelled[session] = threading.Event()
+    told: Json = {"sessionId": session}
+    if ORDER.get("models") == "legacy":
+        listed = [{"modelId": model, "name": model} for model in MODELS]
+        told["models"] = {"availableModels": listed, "currentModelId": MODELS[0]}
+    elif ORDER.get("models") == "options":
+        groups = [{"group": model, "name": model, "options": [{"value": model, "name": model}]} for model in MODELS]
+        model = {"id": "m", "name": "Model", "category": "model", "type": "select", "currentValue": MODELS[0]}
+        told["configOptions"] = [model | {"options": groups}]
+    return told
+
+
+def serve(request_id: int, method: str, params: Json) -> None:
+    order = ORDER.get({"initialize": "initialize", "session/new": "session"}.get(method, ""))
+    if order == "hang":
+        hang()
+    elif order == "die":
+        die()
+    elif order is not None:
+        send(id=request_id, error=order)
+    elif method == "initialize":
+        send(id=request_id, result=introduction())
+    elif method == "session/new":
+        send(id=request_id, result=new_session())
+    elif method == "session/prompt":
+        prompt(request_id, params)
+    elif method in ("session/set_model", "session/set_config_option"):
+        wanted = params.get("modelId") or params.get("value")
+        known = wanted in MODELS
+        send(id=request_id, **({"result": {}} if known else {"error": {"code": -32602, "message": "unknown model"}}))
+    elif method == "session/close":
+        send(id=request_id, result={})
+    else:
+        send(id=request_id, error={"code": -32601, "message": "Method not found"})
+
+
+def lines() -> Iterator[Json]:
+    for line in sys.stdin.buffer:
+        yield json.loads(line)
+
+
+def main() -> None:
+    if "term" in IGNORES:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    log(argv=sys.argv[1:], cwd=str(Path.cwd()), tmpdir=os.environ.get("TMPDIR"))
+    for message in lines():
+        log(received=message)
+        method, request_id = message.get("method"), message.get("id")
+        if method is None:
+            _asked[message["id"]].put(message)
+        elif request_id is None:
+            if method == "session/cancel":
+                _cancelled[message["params"]["sessionId"]].set()
+        else:
+            threading.Thread(target=serve, args=(request_id, method, message["params"]), daemon=True).start()
+    if "eof" in IGNORES:
+        hang()
+    os._exit(0)
+
+
+main()
