@@ -7,7 +7,10 @@ from typing import Any
 from runners.kinds import provider_class
 
 README = Path(__file__).parents[1] / "README.md"
-KINDS = ("claude", "copilot", "ollama", "echo")
+KINDS = ("claude", "copilot", "ollama", "acp", "echo")
+NEEDED: dict[str, dict[str, Any]] = {"acp": {"agent": True, "binary": "agent"}}
+"""What an entry of a kind must say."""
+
 BEGIN, END = "<!-- capabilities: made by `python -m tests.capability_matrix` -->\n", "<!-- end of capabilities -->\n"
 
 
@@ -24,7 +27,9 @@ def matrix() -> str:
 
 def _claims(kind: str) -> dict[str, Any]:
     provider = provider_class(kind)
-    made = provider(kind, provider.settings_type(kind=kind), state_dir=Path("unused"))
+    made = provider(
+        kind, provider.settings_type.model_validate({"kind": kind, **NEEDED.get(kind, {})}), state_dir=Path("unused")
+    )
     return asdict(made.capabilities())
 
 

@@ -24,11 +24,17 @@ CODEX_VERSIONS = ("0.169.0", "0.171.0")
 ACPX_VERSION = "0.18.0"
 """Of the headless ACP client that drives `runnerd acp`. Its package asks for a newer Node than 20, and runs on that."""
 
+CLAUDE_AGENT_ACP_VERSION = "0.23.1"
+CODEX_ACP_VERSION = "0.16.0"
+"""Of two agents that are no kind of their own: any agent that speaks ACP is driven as they are."""
+
 _INSTALL_S = 600
 _PACKAGES = {
     "claude": (claude.PACKAGE, claude.TESTED_VERSIONS, "@anthropic-ai/claude-code-*/claude"),
     "copilot": (copilot.PACKAGE, copilot.TESTED_VERSIONS, "@github/copilot-*/copilot"),
     "codex": ("@openai/codex", CODEX_VERSIONS, "@openai/codex-*/vendor/*/bin/codex"),
+    "claude-agent-acp": ("@zed-industries/claude-agent-acp", (CLAUDE_AGENT_ACP_VERSION,), ".bin/claude-agent-acp"),
+    "codex-acp": ("@zed-industries/codex-acp", (CODEX_ACP_VERSION,), "@zed-industries/codex-acp-*/bin/codex-acp"),
     "acpx": ("acpx", (ACPX_VERSION,), "acpx/dist/cli.js"),
 }
 

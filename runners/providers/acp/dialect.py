@@ -37,7 +37,8 @@ class Dialect:
     an answer (code, message, data) of it means; one that knows its own words leaves the rest to `failures.failure`.
     `usage`: what the result of a prompt says of its cost. `system_at_start`: the system prompt is given to the process
     by `AcpProvider.launch`, and is not written into the prompt; `model_at_start`: so is the model, and no session is
-    asked to change it. `hears_eof`: it ends when its input does; else it is terminated at once.
+    asked to change it. `hears_eof`: it ends when its input does; most do not (measured: claude-agent-acp 0.23.1,
+    codex-acp 0.16.0, gemini 0.61.0), and are terminated at once.
     """
 
     guarded: Callable[[str], str] = _as_it_is
@@ -45,7 +46,7 @@ class Dialect:
     usage: Callable[[Event], Usage | None] = usage
     system_at_start: bool = False
     model_at_start: bool = False
-    hears_eof: bool = True
+    hears_eof: bool = False
 
     def at_start(self, system: str, model: str) -> AtStart:
         """What the process of such a conversation must have been told at its start."""
