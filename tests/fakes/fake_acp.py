@@ -155,6 +155,11 @@ def stop(turn: Turn, rest: str) -> None:
     turn.stop_reason = rest
 
 
+def wait(turn: Turn, _rest: str) -> None:
+    turn.cancelled.wait()
+    turn.stop_reason = "cancelled"
+
+
 def stay_mute(_turn: Turn, _rest: str) -> None:
     pass
 
@@ -175,6 +180,7 @@ _SCENES: dict[str, Callable[[Turn, str], None]] = {
     "fail": fail,
     "fail-midway": fail_midway,
     "stop": stop,
+    "wait": wait,
     "mute": stay_mute,
 }
 
@@ -268,4 +274,5 @@ def main() -> None:
     os._exit(0)
 
 
-main()
+if __name__ == "__main__":
+    main()
