@@ -40,12 +40,13 @@ class Launch:
 class AcpAgent:
     """An agent and the sessions in it. `when_retired` holds who wants to know when it takes no more.
 
-    `info` is what it says of itself. It is lent no hands: it gets no files and no terminal of ours, and no leave to use
-    its own.
+    `info` is what it says of itself, `directory` is its TMPDIR. It is lent no hands: it gets no files and no terminal
+    of ours, and no leave to use its own.
     """
 
-    def __init__(self, cwd: Path, at_start: AtStart, dialect: Dialect) -> None:
+    def __init__(self, cwd: Path, directory: Path, at_start: AtStart, dialect: Dialect) -> None:
         self.cwd = cwd
+        self.directory = directory
         self.at_start = at_start
         self.users = 0
         self.is_retired = False
@@ -69,7 +70,7 @@ class AcpAgent:
         limit_s: float,
     ) -> "AcpAgent":
         """Starts the process and waits until it has introduced itself; DeadlineExceededError behind `limit_s`."""
-        agent = cls(launch.cwd, at_start, dialect)
+        agent = cls(launch.cwd, Path(temporary.name), at_start, dialect)
         agent._rpc = await RpcProcess.spawn(
             launch.argv,
             env=launch.env,
@@ -154,10 +155,22 @@ class AcpAgent:
         told = await self.call("session/new", {"cwd": str(self.cwd), "mcpServers": mcp_servers or []})
         try:
             NewSessionResponse.model_validate(told)
-            session = AgentSession(self, told)
+            return self._adopted(told)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             form = f"the agent's answer to `session/new` is not of its known form: {error}"
             raise ProtocolError(form) from error
+
+    async def loaded_session(self, session_id: str) -> AgentSession:
+        """A session that the agent finds in its own files."""
+        told = await self.call("session/load", {"sessionId": session_id, "cwd": str(self.cwd), "mcpServers": []})
+        try:
+            return self._adopted({**told, "sessionId": session_id})
+        except (KeyError, TypeError, AttributeError) as error:
+            form = f"the agent's answer to `session/load` is not of its known form: {error}"
+            raise ProtocolError(form) from error
+
+    def _adopted(self, told: dict[str, Any]) -> AgentSession:
+        session = AgentSession(self, told)
         self.sessions[session.id] = session
         return session
 

@@ -29,12 +29,17 @@ def _as_it_is(text: str) -> str:
     return text
 
 
+def _as_it_happened(event: Event) -> Event:
+    return event
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How an agent is spoken to.
 
     `guarded`: a prompt's text, so written that the agent takes it for no command of its own. `failure`: the error that
     an answer (code, message, data) of it means; one that knows its own words leaves the rest to `failures.failure`.
+    `meant`: an event as the protocol would have it, where the agent tells it otherwise.
     `usage`: what the result of a prompt says of its cost. `system_at_start`: the system prompt is given to the process
     by `AcpProvider.launch`, and is not written into the prompt; `model_at_start`: so is the model, and no session is
     asked to change it. `hears_eof`: it ends when its input does; most do not (measured: claude-agent-acp 0.23.1,
@@ -42,6 +47,7 @@ class Dialect:
     """
 
     guarded: Callable[[str], str] = _as_it_is
+    meant: Callable[[Event], Event] = _as_it_happened
     failure: Callable[[int, str, Any], RunnerError] = failure
     usage: Callable[[Event], Usage | None] = usage
     system_at_start: bool = False

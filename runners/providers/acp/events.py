@@ -60,6 +60,7 @@ class AcpTranslator(Translator):
         }
 
     def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
+        event = self._dialect.meant(event)
         handler = self._handlers.get(str(event.get("type")))
         return None if handler is None else handler(event)
 

@@ -31,6 +31,7 @@ class AcpProvider(LlmProvider):
     program = "acp-agent"
     install_hint = "install the agent, or say in `binary` where its program is"
     dialect: ClassVar[Dialect] = Dialect()
+    session_type: ClassVar[type[AcpSession]] = AcpSession
 
     def __init__(self, name: str, settings: RunnerSettings, *, state_dir: Path, run_dir: Path | None = None) -> None:
         super().__init__(name, settings, state_dir=state_dir, run_dir=run_dir)
@@ -102,7 +103,7 @@ class AcpProvider(LlmProvider):
 
     async def open(self) -> AcpSession:
         try:
-            session = AcpSession(self, self._agents, await self._acquire())
+            session = self.session_type(self, self._agents, await self._acquire())
         finally:
             await self._agents.let_go()
         try:

@@ -25,15 +25,19 @@ DEFAULT_MODEL = "default"
 
 
 class AcpSession(TranscriptSession):
-    """A conversation in an agent's process. After a cancelled or failed turn it can go on from before that turn."""
+    """A conversation in an agent's process. After a cancelled or failed turn it can go on from before that turn.
+
+    `held` is the session of the agent's in which it goes on, `options` are those of its conversation. A kind of its own
+    overrides `primed` and `blocks` where its agent can be told more than one text.
+    """
 
     def __init__(self, provider: LlmProvider, agents: Agents, agent: AcpAgent) -> None:
         super().__init__(provider)
         self.agent = agent
         self.process = agent.process
         self._agents = agents
-        self._options = SessionOptions()
-        self._held: AgentSession | None = None
+        self.options = SessionOptions()
+        self.held: AgentSession | None = None
         self._said = 0
         self._last = AcpTranslator(provider.name, self.model, agents.dialect)
         self._inbox = AcpInbox()
@@ -43,16 +47,21 @@ class AcpSession(TranscriptSession):
 
     @property
     def holds_conversation(self) -> bool:
-        return self._held is not None
+        return self.held is not None
 
     async def begin(self) -> None:
         """Has a session of the agent's ready before it is known what for."""
         doing = "waiting for a session of the agent's"
-        self._held = await within(self._new(), self.timeouts.spawn_s, deadline="spawn_s", doing=doing)
+        self.held = await within(self._new(), self.timeouts.spawn_s, deadline="spawn_s", doing=doing)
 
     async def _new(self) -> AgentSession:
         agent = self.agent
         session = await agent.new_session()
+        await self.choose_model(agent, session)
+        return session
+
+    async def choose_model(self, agent: AcpAgent, session: AgentSession) -> None:
+        """Has this conversation's model answer in a session that is new."""
         self._agents.known.models = session.models
         # Of an agent that lists no models the entry's is a name for whatever it has.
         is_name = self.model == self.provider.settings.model and not session.models
@@ -62,12 +71,11 @@ class AcpSession(TranscriptSession):
             except BaseException:
                 self._part(agent, session)
                 raise
-        return session
 
     async def prepare(self, options: SessionOptions) -> None:
         if self.state == "dead":
             raise self.agent.reason()
-        self._options = options
+        self.options = options
         needed = self._agents.dialect.at_start(options.system, self.model)
         self._agents.latest_system = options.system
         if needed != self.agent.at_start:
@@ -76,8 +84,8 @@ class AcpSession(TranscriptSession):
 
     async def _move(self, agent: AcpAgent) -> None:
         """From now on it is another process that serves it: the one it was opened in was started for others."""
-        left, held = self.agent, self._held
-        self.agent, self.process, self._held = agent, agent.process, None
+        left, held = self.agent, self.held
+        self.agent, self.process, self.held = agent, agent.process, None
         left.when_retired.discard(self.cli_is_gone)
         agent.when_retired.add(self.cli_is_gone)
         self._keep(self._released(left, held), "acp-move")
@@ -89,43 +97,58 @@ class AcpSession(TranscriptSession):
         await self._agents.release(agent)
 
     def translator(self) -> AcpTranslator:
-        held = self._held
+        held = self.held
         model = held.model if held is not None and held.model else self.model
         cost_usd = held.cost_usd if held is not None else 0.0
         self._last = AcpTranslator(self.provider.name, model, self._agents.dialect, cost_before_usd=cost_usd)
         return self._last
 
-    async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:  # noqa: ARG002 the protocol knows none
+    async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
         new = messages[len(self.transcript) :]
-        held = self._held
+        held = self.held
         is_known = held is not None and held.holds == len(self.transcript) > 0
         self.resent = not (is_known and len(new) == 1 and new[0].role == "user")
-        if held is None or (self.resent and held.holds):
-            self._part(self.agent, held)
-            self._held = held = await deadlines.wait(self._new())
-        dialect = self._agents.dialect
-        system = "" if dialect.system_at_start else self._options.system
+        if held is not None and self.resent and held.holds:
+            self.let_go()
+        held = await deadlines.wait(self.primed(messages, sampling))
         self._inbox = held.inbox
         self._said = len(messages)
-        held.say(prompt(system, messages, dialect.guarded) if self.resent else prompt("", new, dialect.guarded))
+        held.say(self.blocks(messages))
+
+    async def primed(self, messages: list[ChatMessage], sampling: Sampling) -> AgentSession:  # noqa: ARG002 overriders
+        """The session in which `messages` are to be answered, which takes what `blocks` makes of them."""
+        if self.held is None:
+            self.held = await self._new()
+        return self.held
+
+    def blocks(self, messages: list[ChatMessage]) -> list[dict[str, Any]]:
+        """The prompt for a session that holds nothing where `resent` is true, and else all but the last message."""
+        dialect = self._agents.dialect
+        if not self.resent:
+            return prompt("", messages[-1:], dialect.guarded)
+        return prompt("" if dialect.system_at_start else self.options.system, messages, dialect.guarded)
+
+    def let_go(self) -> None:
+        """Lets go of the session that it holds."""
+        left, self.held = self.held, None
+        self._part(self.agent, left)
 
     async def event(self) -> Event:
         return await self._inbox.get()
 
     async def interrupt(self) -> None:
-        if self.state == "busy" and self._held is not None:
-            await self._held.cancel()
+        if self.state == "busy" and self.held is not None:
+            await self.held.cancel()
 
     def settle(self, *, is_clean: bool) -> None:
-        held = self._held
+        held = self.held
         self._agents.known.has_usage |= self._last.has_usage
         self.state = "dead" if self.agent.is_retired else "idle"
         if held is not None and is_clean and not held.is_spent:
             held.inbox.end()
             held.holds, held.cost_usd = self._said + 1, self._last.cost_usd
         else:
-            self._part(self.agent, held)
-            self._held = None
+            self.let_go()
 
     def _part(self, agent: AcpAgent, session: AgentSession | None) -> None:
         """Lets a session of the agent's end, without waiting for it."""
@@ -139,16 +162,14 @@ class AcpSession(TranscriptSession):
 
     def cli_is_gone(self) -> None:
         if self.state in ("starting", "idle", "parked"):
-            self._part(self.agent, self._held)
-            self._held = None
+            self.let_go()
         super().cli_is_gone()
 
     async def aclose(self) -> None:
         if self.state == "busy":
             self._inbox.close(RequestCancelledError("its session was closed"))
         self.state = "dead"
-        self._part(self.agent, self._held)
-        self._held = None
+        self.let_go()
         if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(), name="acp-leave")
         await asyncio.shield(self._leaving)
