@@ -338,6 +338,19 @@ class LlmProvider(ABC):
         """What the CLI may see: the allowed part of ours, what its kind needs, then the settings' `env`."""
         return child_environment(os.environ, env={**kind_env, **self.settings.env}, env_pass=self.settings.env_pass)
 
+    def variable(self, name: str | None, *, key: str) -> str | None:
+        """The value of a variable that the entry names under `key`: in its `env`, else in the daemon's environment.
+
+        None when it names none; ConfigError when that is nowhere.
+        """
+        if name is None:
+            return None
+        value = self.settings.env.get(name) or os.environ.get(name)
+        if not value:
+            where = f"runners.{self.name}.{key}"
+            raise ConfigError(f"{where}: {name} stands neither in the entry's env nor in the daemon's environment")
+        return value
+
     def directory(self, name: str) -> Path:
         """A private directory of this runner that outlives the daemon, made when it is not there."""
         return self._made(self.state_dir / name)

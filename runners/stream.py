@@ -7,7 +7,7 @@ and no process.
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from runners.errors import ProtocolError, RunnerError
 from runners.messages import ChatResponse, Served, Usage
@@ -335,3 +335,14 @@ class SurrogateJoiner:
 def paired(text: str) -> str:
     """A text whose lone surrogates, which are no characters, have become U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def mended(value: Any) -> Any:
+    """The same JSON value with every text so: a CLI that reads strictly drops a message with a lone surrogate."""
+    if isinstance(value, str):
+        return value if value.isascii() else paired(value)
+    if isinstance(value, list):
+        return [mended(item) for item in value]
+    if isinstance(value, dict):
+        return {mended(key): mended(item) for key, item in value.items()}
+    return value

@@ -80,13 +80,21 @@ ToolChoice = Annotated[
 class ToolNames:
     """What a vendor calls the client's tools: by their own names, where it takes them.
 
-    A name of other characters than `A-Z a-z 0-9 _ -`, of more than `longest` or among `reserved` becomes another, which
-    none of the tools has. `changed` has those, by their own names.
+    A name of other characters than `A-Z a-z 0-9 _ -`, of more than `longest`, among `reserved` or with the
+    `reserved_beginning` becomes another, which none of the tools has. `changed` has those, by their own names.
     """
 
-    def __init__(self, tools: Sequence[ToolDefinition], *, longest: int, reserved: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        tools: Sequence[ToolDefinition],
+        *,
+        longest: int,
+        reserved: Collection[str] = (),
+        reserved_beginning: str | None = None,
+    ) -> None:
         self._longest = longest
         self._reserved = reserved
+        self._reserved_beginning = reserved_beginning
         self.changed: dict[str, str] = {}
         taken = {tool.name for tool in tools if self._alike(tool.name) == tool.name}
         for tool in tools:
@@ -113,4 +121,6 @@ class ToolNames:
 
     def _alike(self, own: str) -> str:
         taken = re.sub(r"[^A-Za-z0-9_-]", "_", own)[: self._longest]
+        if self._reserved_beginning is not None and taken.startswith(self._reserved_beginning):
+            taken = f"_{taken}"[: self._longest]
         return f"{taken[: self._longest - 1]}_" if taken in self._reserved else taken

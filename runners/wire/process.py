@@ -159,15 +159,15 @@ class CliProcess:
         if stdin is not None:
             stdin.close()
 
-    async def read_to_end(self) -> list[bytes]:
-        """Every line that is left, the last one even without its line feed; LineTooLongError past 1 MiB."""
+    async def read_to_end(self, cap_bytes: int = _OUTPUT_CAP_BYTES) -> list[bytes]:
+        """Every line that is left, the last one even without its line feed; LineTooLongError past the cap."""
         lines: list[bytes] = []
         size = 0
         while (line := await self.read_line()) is not None:
             lines.append(line)
             size += len(line) + 1
-            if size > _OUTPUT_CAP_BYTES:
-                raise LineTooLongError(f"its output passes the cap of {_OUTPUT_CAP_BYTES} bytes")
+            if size > cap_bytes:
+                raise LineTooLongError(f"its output passes the cap of {cap_bytes} bytes")
         return [*lines, *self._pipes.rest()]
 
     async def wait(self) -> int:
@@ -266,12 +266,17 @@ class Finished:
     stderr_tail: str
 
 
-async def run(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Finished:
-    """Runs a short-lived command of a CLI with an empty stdin; leaves no process, also when cancelled."""
+async def run(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, cap_bytes: int = _OUTPUT_CAP_BYTES
+) -> Finished:
+    """Runs a short-lived command of a CLI with an empty stdin; leaves no process, also when cancelled.
+
+    LineTooLongError for output of more than `cap_bytes`.
+    """
     process = await CliProcess.spawn(argv, env=env, cwd=cwd)
     try:
         process.close_stdin()
-        lines = await process.read_to_end()
+        lines = await process.read_to_end(cap_bytes)
         exit_code = await process.wait()
     finally:
         await process.aclose(ask=False)

@@ -16,9 +16,10 @@ from typing import Any
 from runners.errors import ConfigError, ContextOverflowError, ProtocolError, RequestCancelledError
 from runners.messages import ChatMessage, TextPart
 from runners.providers.copilot.inbox import CopilotInbox
-from runners.providers.copilot.seed import attachments, mended, seed
+from runners.providers.copilot.seed import attachments, seed
 from runners.providers.copilot.server import CopilotServer
 from runners.providers.copilot.tools import result_of
+from runners.stream import mended
 from runners.tools import ToolNames
 
 # What is no business of a model: everything that would add to the conversation, act, or be kept.

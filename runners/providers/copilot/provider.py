@@ -5,14 +5,13 @@ driver's part that is the same for both of its modes: `server` and `oneshot`; th
 """
 
 import asyncio
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runners.capabilities import Capabilities
-from runners.errors import ConfigError, ProtocolError
+from runners.errors import ProtocolError
 from runners.installed import InstalledVersion, numbers
 from runners.messages import ChatRequest, ImagePart, ModelInfo
 from runners.provider import Health, LlmProvider, Session
@@ -201,14 +200,7 @@ class CopilotProvider(LlmProvider):
     def _api_key(self) -> str | None:
         """The key of the user's own API, None when it needs none; ConfigError when it is nowhere."""
         assert self.settings.provider is not None
-        name = self.settings.provider.api_key_env
-        if name is None:
-            return None
-        key = self.settings.env.get(name) or os.environ.get(name)
-        if not key:
-            where = f"runners.{self.name}.provider.api_key_env"
-            raise ConfigError(f"{where}: {name} stands neither in the entry's env nor in the daemon's environment")
-        return key
+        return self.variable(self.settings.provider.api_key_env, key="provider.api_key_env")
 
 
 def _model(listed: dict[str, Any]) -> ModelInfo:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from runners.messages import ChatMessage, ImagePart
-from runners.stream import paired
 from runners.tools import ToolNames
 from runners.translator import Event
 
@@ -56,17 +55,6 @@ def _entries(message: ChatMessage, names: ToolNames) -> Iterator[tuple[str, dict
         # `transformedContent` is what the model is sent.
         text = {"content": message.text, "transformedContent": message.text}
         yield "user.message", text | attachments(message)
-
-
-def mended(value: Any) -> Any:
-    """The same JSON value without lone surrogates: the CLI drops a message with one, and never answers it."""
-    if isinstance(value, str):
-        return value if value.isascii() else paired(value)
-    if isinstance(value, list):
-        return [mended(item) for item in value]
-    if isinstance(value, dict):
-        return {mended(key): mended(item) for key, item in value.items()}
-    return value
 
 
 def attachments(message: ChatMessage) -> dict[str, Any]:
