@@ -10,6 +10,7 @@ ENTRY_POINTS = "runnerd.kinds"
 _BUILT_IN = {
     "acp": "runners.providers.acp.provider:AcpProvider",
     "claude": "runners.providers.claude.provider:ClaudeProvider",
+    "codex": "runners.providers.codex.provider:CodexProvider",
     "copilot": "runners.providers.copilot.provider:CopilotProvider",
     "echo": "runners.providers.echo:EchoProvider",
     "ollama": "runners.providers.ollama.provider:OllamaProvider",

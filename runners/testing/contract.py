@@ -51,6 +51,8 @@ class Subject(ABC):
     provider: LlmProvider
     is_free_in_arguments: bool = True
     """Whether its model can write arguments that are no JSON object."""
+    whole_properties: int = 40
+    """How many properties, of 220 bytes each, a tool may have of which its model is told everything."""
     model_usage: tuple[int, int] | None = None
     """What every call of its model costs, as (input, output) tokens, where it is always the same."""
 

@@ -139,8 +139,11 @@ async def c19_definitions_arrive_as_they_are(subject: Subject) -> None:
     """Names, descriptions and schemas of 40 tools, native and whole, with no word about them anywhere else."""
     if not (await ability(subject)).tools:
         return
-    properties = {f"p{n}": {"type": "string", "description": f"\u00e9 {n} " + "x" * 180} for n in range(40)}
-    schema = {"type": "object", "$defs": {"a": {"enum": ["\u00e9", 1]}}, "properties": properties, "required": ["p0"]}
+    described = {"type": "string", "description": "\u00e9 " + "x" * 180}
+    properties: dict[str, Any] = {f"p{n}": described for n in range(subject.whole_properties)}
+    properties["one_of"] = {"$ref": "#/$defs/a"}
+    one_of_two = {"type": "string", "enum": ["\u00e9", "1"]}
+    schema = {"type": "object", "$defs": {"a": one_of_two}, "properties": properties, "required": ["p0"]}
     tools = [{"name": f"tool_{n}", "description": f"Tool {n}.\n", "parameters": schema} for n in range(38)]
     tools += [WEATHER, TIME]
     received = await subject.deliver(request("hello", tools=tools))

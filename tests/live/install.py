@@ -11,15 +11,13 @@ import sys
 from pathlib import Path
 
 from runners.providers.claude import provider as claude
+from runners.providers.codex import provider as codex
 from runners.providers.copilot import provider as copilot
 from tests.live import debian
 
 CLIS = Path(__file__).parents[2] / ".clis"
 COPILOT_CACHE = CLIS / "copilot-cache"
 """Where every copilot of the tests unpacks itself, once for each version."""
-
-CODEX_VERSIONS = ("0.169.0", "0.171.0")
-"""Of the Codex CLI, which is a client of ours."""
 
 ACPX_VERSION = "0.18.0"
 """Of the headless ACP client that drives `runnerd acp`. Its package asks for a newer Node than 20, and runs on that."""
@@ -32,7 +30,7 @@ _INSTALL_S = 600
 _PACKAGES = {
     "claude": (claude.PACKAGE, claude.TESTED_VERSIONS, "@anthropic-ai/claude-code-*/claude"),
     "copilot": (copilot.PACKAGE, copilot.TESTED_VERSIONS, "@github/copilot-*/copilot"),
-    "codex": ("@openai/codex", CODEX_VERSIONS, "@openai/codex-*/vendor/*/bin/codex"),
+    "codex": (codex.PACKAGE, codex.TESTED_VERSIONS, "@openai/codex-*/vendor/*/bin/codex"),
     "claude-agent-acp": ("@zed-industries/claude-agent-acp", (CLAUDE_AGENT_ACP_VERSION,), ".bin/claude-agent-acp"),
     "codex-acp": ("@zed-industries/codex-acp", (CODEX_ACP_VERSION,), "@zed-industries/codex-acp-*/bin/codex-acp"),
     "acpx": ("acpx", (ACPX_VERSION,), "acpx/dist/cli.js"),

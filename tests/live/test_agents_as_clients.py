@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDES
+from runners.providers.codex.provider import TESTED_VERSIONS as CODEX_VERSIONS
 from runners.testing.apis import completions_api, messages_api
 from tests.conftest import HEADLESS_COPILOTS, real_cli
 from tests.live.agents import claude_code, codex
 from tests.live.claude_lab import claude_lab
 from tests.live.copilot_lab import copilot_lab
 from tests.live.http_clients import Door
-from tests.live.install import CODEX_VERSIONS
 from tests.world import World
 
 pytestmark = [pytest.mark.live]

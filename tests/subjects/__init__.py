@@ -5,11 +5,13 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDE_VERSIONS
+from runners.providers.codex.provider import TESTED_VERSIONS as CODEX_VERSIONS
 from runners.providers.copilot.provider import TESTED_VERSIONS as COPILOT_VERSIONS
 from runners.testing import Subject
 from tests.live.install import CLAUDE_AGENT_ACP_VERSION, CODEX_ACP_VERSION
 from tests.subjects.acp import fake_agent, real_claude_agent, real_codex_agent
 from tests.subjects.claude import real_claude, replayed_claude
+from tests.subjects.codex import real_codex
 from tests.subjects.copilot import real_copilot, replayed_copilot, replayed_one_shot_copilot
 from tests.subjects.echo import echo
 from tests.subjects.ollama import serving_ollama, spawned_ollama
@@ -31,6 +33,7 @@ STANDING_IN: dict[str, MakeSubject] = {
 
 REAL: dict[str, tuple[MakeRealSubject, tuple[str, ...]]] = {
     "claude": (real_claude, CLAUDE_VERSIONS),
+    "codex": (real_codex, CODEX_VERSIONS),
     "copilot": (real_copilot, COPILOT_VERSIONS),
     "claude-agent-acp": (real_claude_agent, (CLAUDE_AGENT_ACP_VERSION,)),
     "codex-acp": (real_codex_agent, (CODEX_ACP_VERSION,)),

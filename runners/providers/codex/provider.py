@@ -1,0 +1,196 @@
+"""OpenAI's Codex: `codex app-server`, several conversations in one process.
+
+Facts about the CLI were measured on the versions in TESTED_VERSIONS against a stand-in for its model API.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from runners.capabilities import Capabilities
+from runners.errors import ConfigError, ProtocolError
+from runners.installed import InstalledVersion, numbers
+from runners.messages import ChatRequest, ModelInfo
+from runners.process_session import json_object
+from runners.provider import Health, LlmProvider, Session
+from runners.providers.codex.arguments import API_KEY_VARIABLE, arguments
+from runners.providers.codex.binary import native
+from runners.providers.codex.catalog import listed, tool_less
+from runners.providers.codex.failures import not_logged_in
+from runners.providers.codex.items import WHOLE_SCHEMA_BYTES, dropped, is_too_long, names_of
+from runners.providers.codex.server import CodexServer
+from runners.providers.codex.session import VENDORS_DEFAULT, CodexSession
+from runners.providers.codex.settings import CodexSettings
+from runners.shared_process import SharedProcess
+from runners.wire.deadlines import within
+from runners.wire.framing import dump_json
+from runners.wire.process import Finished, run
+
+TESTED_VERSIONS = ("0.169.0", "0.171.0")
+"""The oldest and the newest version that the tests run."""
+PACKAGE = "@openai/codex"
+
+_UPDATE_HINT = f"npm install -g {PACKAGE}"
+_CATALOG_S = 20.0
+_CATALOG_CAP_BYTES = 64 * 1024 * 1024  # 0.171.0 tells 920 KB
+
+
+class CodexProvider(LlmProvider):
+    """The models of a ChatGPT plan or an OpenAI key, or of a server of the user's own, through the user's `codex`."""
+
+    kind = "codex"
+    display_name = "Codex"
+    settings_type = CodexSettings
+    program = "codex"
+    install_hint = f"npm install -g {PACKAGE}"
+    image_roles = ("user", "tool")
+    settings: CodexSettings
+
+    def __init__(self, name: str, settings: CodexSettings, *, state_dir: Path, run_dir: Path | None = None) -> None:
+        super().__init__(name, settings, state_dir=state_dir, run_dir=run_dir)
+        # Shared with the copies that `with_model` makes.
+        like = r"codex-cli {}"
+        self._version = InstalledVersion(self._ask_version, like=like, name=self.display_name, hint=self.install_hint)
+        self._listed: list[ModelInfo] = []
+        self._shared = SharedProcess(self._start)
+
+    @property
+    def vendor_default_model(self) -> str:
+        return VENDORS_DEFAULT
+
+    def available_models(self) -> list[ModelInfo]:
+        named = [ModelInfo(model) for model in self.settings.models]
+        return named or self._listed or [ModelInfo(self.default_model)]
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            streaming=True,
+            reasoning=True,
+            tools=True,
+            parallel_tools=True,
+            system_prompt="replace",
+            history="native",
+            images=True,
+            response_format=True,
+            reasoning_effort=True,
+            interrupt=True,
+            usage=True,
+            exact_text=True,
+            sessions_per_process=32,
+        )
+
+    def caveats(self, request: ChatRequest) -> Iterator[str]:
+        yield from names_of(request.tools).caveats(self.name)
+        for tool in request.tools:
+            if words := ", ".join(dropped(tool)):
+                yield f"codex does not hand on {words} in the parameters of {tool.name!r} as they are"
+            if is_too_long(tool):
+                yield f"codex takes descriptions out of parameters of over {WHOLE_SCHEMA_BYTES} bytes: of {tool.name!r}"
+        if request.response_format is not None and request.response_format.type == "json_object":
+            yield "codex has no response_format json_object: give it a json_schema; ignored"
+
+    async def discover(self) -> None:
+        await self._version.look(str(self._program()))
+
+    async def _ask_version(self, binary: str) -> Finished:
+        return await run([binary, "--version"], env=self._environment(), cwd=self.directory("cwd"))
+
+    def _program(self) -> Path:
+        """The native program, or where that is not found the one that starts it: its group is ended with it."""
+        program = Path(self.binary())
+        return native(program) or program
+
+    async def probe(self) -> Health:
+        await self.discover()
+        server = await self._shared.acquire()
+        try:
+            health = await self._login(server)
+        finally:
+            await asyncio.shield(self._shared.release(server))
+        version, oldest = str(self._version), TESTED_VERSIONS[0]
+        if health.ok and self._version.numbers < numbers(oldest):
+            old = f"{version} is older than {oldest}, the oldest version that is known to work"
+            health = Health(
+                "degraded", "unsupported", authenticated=health.authenticated, detail=old, hint=_UPDATE_HINT
+            )
+        elif health.ok and native(Path(self.binary())) is None:
+            health = replace(health, detail=f"{health.detail}; its native program was not found behind its script")
+        return replace(health, version=version)
+
+    async def _login(self, server: CodexServer) -> Health:
+        """What the CLI says of its login: local, and without a model call."""
+        if self.settings.base_url is not None:
+            return Health("ready", detail=f"with the server at {self.settings.base_url}, whose key only a chat proves")
+        account = (await server.call("account/read", {})).get("account")
+        if account is None:
+            return Health.unavailable(not_logged_in())
+        how = f"{account.get('type')} {account.get('planType') or ''}".strip()
+        return Health("ready", authenticated=True, detail=f"logged in by {how}")
+
+    async def open(self) -> Session:
+        await self.discover()
+        server = await self._shared.acquire()
+        return CodexSession(self, self._shared, server, is_own_server=self.settings.base_url is not None)
+
+    async def _start(self) -> CodexServer:
+        environment = self._environment()
+        key = self.variable(self.settings.api_key_env, key="api_key_env")
+        if key is not None:
+            environment[API_KEY_VARIABLE] = key
+        temporary = self.temporary()
+        try:
+            catalog = Path(temporary.name) / "models.json"
+            catalog.write_bytes(dump_json(tool_less(await self._catalog(environment))))
+        except BaseException:
+            temporary.cleanup()
+            raise
+        own = arguments(catalog, base_url=self.settings.base_url, has_key=key is not None)
+        return await CodexServer.start(
+            [str(self._program()), *own, *self.settings.args],
+            # Its records, which grow: else they would stay behind.
+            env=environment | {"CODEX_SQLITE_HOME": temporary.name},
+            cwd=self.directory("cwd"),
+            temporary=temporary,
+            limit_s=self.settings.timeouts.spawn_s,
+        )
+
+    async def _catalog(self, environment: dict[str, str]) -> dict[str, Any] | None:
+        """The vendor's catalog of models, which the CLI may fetch for that; None for a server of the user's own."""
+        if self.settings.base_url is not None:
+            return None
+        command = [str(self._program()), "debug", "models"]
+        asked = run(command, env=environment, cwd=self.directory("cwd"), cap_bytes=_CATALOG_CAP_BYTES)
+        told = await within(asked, _CATALOG_S, deadline="catalog", doing="asking codex for its models")
+        catalog = json_object(told.output)
+        try:
+            self._listed[:] = listed(catalog or {})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ProtocolError(
+                f"codex debug models does not answer as it is known to: {error!r}",
+                exit_code=told.exit_code,
+                stderr_tail=told.stderr_tail or None,
+            ) from error
+        return catalog
+
+    def _environment(self) -> dict[str, str]:
+        """With a home of the runner's own, in which the user's login alone is the user's.
+
+        The CLI has a file for that, and writes through a link to it when it renews a token; the lock that it takes for
+        that lies beside the file itself. In the user's own home there are also settings, instructions and MCP servers.
+        """
+        environment, home = self.environment({}), self.directory("home")
+        users = environment.get("CODEX_HOME") or str(Path(environment.get("HOME", "")) / ".codex")
+        if self.settings.base_url is None:
+            self._link(home / "auth.json", Path(users) / "auth.json")
+        return environment | {"CODEX_HOME": str(home)}
+
+    def _link(self, link: Path, login: Path) -> None:
+        try:
+            if link.is_symlink() and link.readlink() == login:
+                return
+            link.unlink(missing_ok=True)
+            link.symlink_to(login)
+        except OSError as error:
+            raise ConfigError(f"{link} cannot be made: {error.strerror}", runner=self.name) from error
