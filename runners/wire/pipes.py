@@ -1,4 +1,4 @@
-"""What a child process writes: lines from stdout with backpressure, a bounded tail of stderr.
+"""What a child process reads and writes: lines from stdout with backpressure, a bounded tail of stderr.
 
 Owns the callbacks of asyncio's subprocess transport. What becomes of the child is `runners.wire.process`.
 """
@@ -44,8 +44,17 @@ class Pipes(asyncio.SubprocessProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.SubprocessTransport)
         stdout = transport.get_pipe_transport(1)
-        assert isinstance(stdout, asyncio.ReadTransport)
+        if isinstance(stdout, asyncio.ReadTransport):
+            self.reads_from(stdout)
+
+    def reads_from(self, stdout: asyncio.ReadTransport) -> None:
+        """What is paused while nobody reads the lines."""
         self._stdout = stdout
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether a line has come that nobody has read."""
+        return bool(self._lines)
 
     def pop_line(self) -> bytes | None:
         """The next unread line; lets the CLI write on once enough has been read."""
@@ -128,3 +137,24 @@ class Pipes(asyncio.SubprocessProtocol):
         if not self._paused:
             self.stdout_ended = True
             self.stdout_changed.set()
+
+
+class Streams:
+    """What a CLI has for stdin, stdout and stderr: three pipes, unless a subclass has something else.
+
+    The first three are as asyncio's `subprocess_exec` takes them.
+    """
+
+    stdin: int = asyncio.subprocess.PIPE
+    stdout: int = asyncio.subprocess.PIPE
+    stderr: int = asyncio.subprocess.PIPE
+
+    async def connect(self, pipes: Pipes) -> None:
+        """The CLI has been started with them: from now on what it writes goes to `pipes`."""
+
+    def pipe(self, transport: asyncio.SubprocessTransport, descriptor: int) -> asyncio.BaseTransport | None:
+        """Our end of one of them, when there is such a one."""
+        return transport.get_pipe_transport(descriptor)
+
+    def abandon(self) -> None:
+        """The CLI was not started: closes what is open."""

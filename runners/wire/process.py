@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from runners.errors import LineTooLongError, NotInstalledError, ProcessExitedError, SpawnFailedError
 from runners.wire import ownership
 from runners.wire.framing import Framer, LineFramer
-from runners.wire.pipes import ORPHANED_PIPE_S, Pipes
+from runners.wire.pipes import ORPHANED_PIPE_S, Pipes, Streams
 
 _STEP_S = 2.0
 _FAIR_AFTER_LINES = 64
@@ -28,8 +29,10 @@ class CliProcess:
     """A running CLI in a session (and process group) of its own, with pipes for stdin, stdout and stderr.
 
     Reading stops at about 1 MiB of unread lines, so that a slow client slows its own CLI and nothing else. stderr
-    is always drained, into a tail of 16 KiB.
+    is always drained, into a tail of 16 KiB. `end_signals` ask it to end.
     """
+
+    end_signals: tuple[signal.Signals, ...] = (signal.SIGTERM,)
 
     def __init__(
         self,
@@ -37,8 +40,10 @@ class CliProcess:
         pipes: Pipes,
         mark: str,
         temporary: "tempfile.TemporaryDirectory[str] | None",
+        streams: Streams,
     ) -> None:
         self._transport = transport
+        self._streams = streams
         self._pipes = pipes
         self._mark = mark
         self._temporary = temporary
@@ -57,22 +62,39 @@ class CliProcess:
         cwd: Path,
         temporary: "tempfile.TemporaryDirectory[str] | None" = None,
         framer: Framer | None = None,
-    ) -> "CliProcess":
+        streams: Callable[[], Streams] = Streams,
+    ) -> Self:
         """Starts `argv` with exactly `env` and our mark; NotInstalledError when that is no program we can run.
 
         `temporary` becomes its TMPDIR, and is removed when it is closed, or here when it does not start. What it writes
-        is cut into frames by `framer`: lines, unless another is given.
+        is cut into frames by `framer`: lines, unless another is given. `streams` makes what it reads and writes.
         """
         loop = asyncio.get_running_loop()
         child_env = dict(env) if temporary is None else {**env, "TMPDIR": temporary.name}
+        made: Streams | None = None
         try:
+            made = streams()
             with ownership.starting() as mark:
                 child_env[ownership.VARIABLE] = mark
                 transport, pipes = await loop.subprocess_exec(
-                    lambda: Pipes(framer or LineFramer()), *argv, env=child_env, cwd=cwd, start_new_session=True
+                    lambda: Pipes(framer or LineFramer()),
+                    *argv,
+                    stdin=made.stdin,
+                    stdout=made.stdout,
+                    stderr=made.stderr,
+                    env=child_env,
+                    cwd=cwd,
+                    start_new_session=True,
                 )
-                process = cls(transport, pipes, mark, temporary)
+                try:
+                    await made.connect(pipes)
+                except BaseException:
+                    transport.close()
+                    raise
+                process = cls(transport, pipes, mark, temporary, made)
         except BaseException as error:
+            if made is not None:
+                made.abandon()
             if temporary is not None:
                 temporary.cleanup()
             if not isinstance(error, OSError | RuntimeError):  # the latter when there can be no thread to wait for it
@@ -82,6 +104,9 @@ class CliProcess:
             missing = getattr(error, "errno", None) in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
             raise (NotInstalledError if missing else SpawnFailedError)(message) from error
         return process
+
+    def _pipe(self, descriptor: int) -> asyncio.BaseTransport | None:
+        return self._streams.pipe(self._transport, descriptor)
 
     @property
     def returncode(self) -> int | None:
@@ -102,7 +127,7 @@ class CliProcess:
 
     async def write(self, data: bytes) -> None:
         """Writes to stdin and waits until the pipe has room; ProcessExitedError when nobody reads it any more."""
-        stdin = self._transport.get_pipe_transport(0)
+        stdin = self._pipe(0)
         if not isinstance(stdin, asyncio.WriteTransport) or stdin.is_closing() or self._pipes.stdin_lost:
             raise await self.exited_early("it no longer reads its input")
         stdin.write(data)
@@ -155,7 +180,7 @@ class CliProcess:
 
     def close_stdin(self) -> None:
         """Ends the CLI's input, after what was written."""
-        stdin = self._transport.get_pipe_transport(0)
+        stdin = self._pipe(0)
         if stdin is not None:
             stdin.close()
 
@@ -202,7 +227,8 @@ class CliProcess:
             self.close_stdin()
             await self._exits_within(_STEP_S)
         if self.returncode is None:
-            self._signal_group(signal.SIGTERM)
+            for number in self.end_signals:
+                self._signal_group(number)
             await self._exits_within(_STEP_S)
         # The group may outlive its leader: what the CLI started dies with it.
         self._signal_group(signal.SIGKILL)
@@ -220,7 +246,7 @@ class CliProcess:
     def _close_pipes(self) -> None:
         """Closes our ends: a grandchild that left the group may hold the others open for ever."""
         for descriptor in range(3):
-            pipe = self._transport.get_pipe_transport(descriptor)
+            pipe = self._pipe(descriptor)
             if isinstance(pipe, asyncio.WriteTransport) and pipe.get_write_buffer_size():
                 pipe.abort()
             elif pipe is not None:
