@@ -7,8 +7,11 @@ from typing import Any
 from runners.kinds import provider_class
 
 README = Path(__file__).parents[1] / "README.md"
-KINDS = ("claude", "copilot", "ollama", "acp", "echo")
-NEEDED: dict[str, dict[str, Any]] = {"acp": {"agent": True, "binary": "agent"}}
+KINDS = ("claude", "copilot", "ollama", "acp", "terminal", "echo")
+NEEDED: dict[str, dict[str, Any]] = {
+    "acp": {"agent": True, "binary": "agent"},
+    "terminal": {"agent": True, "binary": "cli", "prompt": "> "},
+}
 """What an entry of a kind must say."""
 
 BEGIN, END = "<!-- capabilities: made by `python -m tests.capability_matrix` -->\n", "<!-- end of capabilities -->\n"

@@ -15,6 +15,7 @@ from tests.subjects.codex import real_codex
 from tests.subjects.copilot import real_copilot, replayed_copilot, replayed_one_shot_copilot
 from tests.subjects.echo import echo
 from tests.subjects.ollama import serving_ollama, spawned_ollama
+from tests.subjects.terminal import ollama_run, python
 from tests.world import World
 
 MakeSubject = Callable[[World], AbstractAsyncContextManager[Subject]]
@@ -28,6 +29,8 @@ STANDING_IN: dict[str, MakeSubject] = {
     "copilot-replayed": replayed_copilot,
     "copilot-oneshot-replayed": replayed_one_shot_copilot,
     "acp": fake_agent,
+    "terminal-ollama-run": ollama_run,
+    "terminal-python": python,
 }
 """Those that need no vendor's CLI."""
 

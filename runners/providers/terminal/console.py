@@ -1,0 +1,240 @@
+"""A CLI's screen as one who sits before it has it: types, sees what was typed, and sees when the CLI waits again."""
+
+import asyncio
+import codecs
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from pexpect.expect import searcher_re
+
+from runners.errors import (
+    DeadlineExceededError,
+    NotInstalledError,
+    ProcessExitedError,
+    ProtocolError,
+    RunnerError,
+    UnsupportedError,
+)
+from runners.providers.terminal.sent import Typed
+from runners.providers.terminal.settings import TerminalSettings
+from runners.wire.on_terminal import NOT_A_PROGRAM
+from runners.wire.screen import Place, Screen
+from runners.wire.terminal import TerminalProcess
+
+_QUIET_S = 0.03
+"""So long nothing may come behind a prompt of a CLI that reads keys there and nowhere else."""
+_DOUBTFUL_S = 0.3
+"""And behind one of any other: an answer may hold the prompt's text too."""
+_MIDDLE_S = 1.0
+"""And behind one that does not begin its line."""
+_LOOKS_AGAIN_S = 0.05
+_WRITE_BYTES = 2048
+_CONTROL_BYTES = 2 * 1024 * 1024
+_TAIL_CHARACTERS = 4096
+_LINE_BYTES = 4095 if sys.platform == "linux" else 1023
+"""What a line may have that the system edits and not the CLI; it drops the rest."""
+_ENTER = b"\r"
+_START: Place = (0, 0)
+
+Rest = Literal["prompt", "silence"]
+Wait = Callable[[Awaitable[Rest | None]], Awaitable[Rest | None]]
+"""What waits for the CLI, and gives up at a deadline."""
+
+
+class Console:
+    """One CLI on its terminal. `begin` is where what the CLI says next begins: a prompt before it is none."""
+
+    def __init__(self, cli: TerminalProcess, settings: TerminalSettings) -> None:
+        self.screen = Screen(settings.size.columns, settings.size.rows)
+        self.begin = _START
+        self.prompt_columns = 0
+        self._cli = cli
+        self._settings = settings
+        self._decoder = codecs.getincrementaldecoder(settings.encoding)("replace")
+        self._prompt = _at_the_end(settings.prompt)
+        self._continuation = _at_the_end(settings.continuation)
+        self._reads_keys_at_prompt = False
+        self._has_read_lines = False
+        self._control_bytes = 0
+        self._furthest = _START
+        self._written_at = asyncio.get_running_loop().time()
+
+    async def settle(self) -> None:
+        """Waits until the CLI waits for the first time, and learns how it does."""
+        while await self.more() is None:
+            pass
+        self.prompt_columns = self.screen.place[1]
+        self._reads_keys_at_prompt = self._cli.reads_keys
+
+    async def rest(self, wait: Wait) -> None:
+        """Waits until the CLI waits for a message."""
+        while self._cli.has_more:
+            await wait(self.more())
+        while not self._is_before_prompt() and await wait(self.more()) is None:
+            pass
+
+    async def more(self) -> Rest | None:
+        """Takes what the CLI has written next, or tells by what it is seen that it waits; raises when it has ended."""
+        while True:
+            try:
+                async with asyncio.timeout(self._patience_s()):
+                    piece = await self._cli.read_line()
+            except TimeoutError:
+                if rest := self._rest():
+                    return rest
+                continue
+            if piece is None:
+                raise await self._exited()
+            self._take(piece)
+            # A flood must leave the others their turn: what it costs is the understanding.
+            await asyncio.sleep(0)
+            return None
+
+    def answer(self) -> list[str]:
+        """The rows of what the CLI has said since `begin`, as far as they are on the screen.
+
+        What ends the last one like a prompt is left out: if it is none, more will come.
+        """
+        rows = self.screen.rows(self.begin)
+        if self._prompt is not None and self._prompt.search(rows[-1], len(rows[-1])) >= 0:
+            rows[-1] = rows[-1][: self._prompt.start]
+        return rows
+
+    async def type(self, keys: list[Typed], wait: Wait) -> None:
+        """Types a message, to the last Enter; from there on all is answer."""
+        for number, typed in enumerate(keys, 1):
+            begin = self.screen.place
+            await self._press(typed, begin, wait)
+            self.begin = (self.screen.place[0] + 1, 0) if self._settings.echo else self.screen.place
+            self.screen.keep_from(self.begin)
+            await self._write(_ENTER)
+            if number < len(keys):
+                await self._continue(number, wait)
+
+    async def _press(self, typed: Typed, begin: Place, wait: Wait) -> None:
+        keys = typed.keys.encode(self._settings.encoding)
+        if not self._cli.reads_keys and max(map(len, keys.split(b"\r"))) > _LINE_BYTES:
+            raise UnsupportedError(
+                f"a line of the message is too long: this CLI reads no more than {_LINE_BYTES} bytes"
+            )
+        if self._settings.bracketed_paste and not self.screen.takes_pastes:
+            raise ProtocolError("the CLI has not asked for pastes in brackets: `bracketed_paste` is not for it")
+        self.screen.keep_from(begin)
+        for at in range(0, len(keys), _WRITE_BYTES):
+            # It must be read what it shows of them, else it stops reading.
+            await self._write(keys[at : at + _WRITE_BYTES])
+            while self._cli.has_more:
+                await wait(self.more())
+        if not self._settings.echo:
+            return
+        scrolled = self.screen.scrolled()
+        try:
+            while not self._shows(typed, scrolled, begin):
+                await wait(self.more())
+                scrolled += self.screen.scrolled()
+        except DeadlineExceededError as error:
+            error.stderr_tail = self.tail()
+            error.hint = "it does not show what is typed: is it one for `echo: false`?"
+            raise
+
+    async def _write(self, keys: bytes) -> None:
+        try:
+            await self._cli.write(keys)
+        except ProcessExitedError:
+            # Its last words say more.
+            while (piece := await self._cli.read_line()) is not None:
+                self._take(piece)
+            raise await self._exited() from None
+
+    def _shows(self, typed: Typed, scrolled: str, begin: Place) -> bool:
+        """Whether all that was typed is on the screen; a line editor may wrap it, and fill it up with spaces."""
+        first, *others = (scrolled + "\n".join(self.screen.rows(begin))).split("\n")
+        if self._settings.continuation is not None:
+            others = [re.sub(rf"\A(?:{self._settings.continuation})", "", row) for row in others]
+        return "".join("".join([first, *others]).split()) == "".join(typed.shown.split())
+
+    async def _continue(self, number: int, wait: Wait) -> None:
+        """Waits until the CLI wants the next line."""
+        if self._continuation is None:
+            return
+        while True:
+            line = self._line()
+            if self._continuation.search(line, len(line)) == 0:
+                return
+            if await wait(self.more()) == "prompt":
+                raise ProtocolError(f"the CLI took line {number} of the message for the whole of it (`multiline`)")
+
+    def turn_is_over(self) -> None:
+        """Whatever comes now is no answer."""
+        self.screen.keep_from(None)
+        self.begin = _START
+
+    def _line(self) -> str:
+        return self.screen.rows(self.begin)[-1]
+
+    def _is_before_prompt(self) -> bool:
+        line = self._line()
+        return self._prompt is not None and self._prompt.search(line, len(line)) == 0
+
+    def _patience_s(self) -> float | None:
+        """How long nothing may come until it is looked who waits for whom."""
+        patience = [] if self._settings.silence_end_s is None else [self._settings.silence_end_s]
+        line = self._line()
+        found = -1 if self._prompt is None else self._prompt.search(line, len(line))
+        if found >= 0 and self._reads_keys_at_prompt and not self._cli.reads_keys:
+            patience.append(_LOOKS_AGAIN_S)
+        elif found >= 0 and self._reads_keys_at_prompt and self._has_read_lines:
+            patience.append(_QUIET_S)
+        elif found >= 0:
+            patience.append(_DOUBTFUL_S if found == 0 else _MIDDLE_S)
+        return min(patience, default=None)
+
+    def _rest(self) -> Rest | None:
+        line = self._line()
+        is_prompt = self._prompt is not None and self._prompt.search(line, len(line)) >= 0
+        if is_prompt and (self._cli.reads_keys or not self._reads_keys_at_prompt):
+            return "prompt"
+        silence_s = asyncio.get_running_loop().time() - self._written_at
+        is_silent = self._settings.silence_end_s is not None and silence_s >= self._settings.silence_end_s
+        return "silence" if is_silent else None
+
+    def _take(self, piece: bytes) -> None:
+        self._written_at = asyncio.get_running_loop().time()
+        self._has_read_lines = self._has_read_lines or (self._reads_keys_at_prompt and not self._cli.reads_keys)
+        self.screen.feed(self._decoder.decode(piece))
+        for reply in self.screen.replies:
+            self._cli.reply(reply)
+        self.screen.replies.clear()
+        self._control_bytes += len(piece)
+        if self.screen.place > self._furthest:
+            self._furthest = self.screen.place
+            self._control_bytes = 0
+        elif self._control_bytes > _CONTROL_BYTES:
+            raise ProtocolError(
+                f"the CLI wrote {_CONTROL_BYTES // 1024**2} MiB of control sequences and redrawn text, and nothing new"
+            )
+
+    def tail(self) -> str | None:
+        """What the terminal shows, for who has to find out what is wrong."""
+        return self.screen.seen()[-_TAIL_CHARACTERS:] or None
+
+    async def _exited(self) -> RunnerError:
+        """The error for a CLI that has ended: as its last words tell it, where an entry knows them."""
+        error: RunnerError = await self._cli.exited_early("it closed its terminal")
+        if error.exit_code == NOT_A_PROGRAM:
+            error = NotInstalledError(error.message, exit_code=error.exit_code)
+        for line in reversed(self.screen.seen().split("\n")):
+            if told := self._settings.failure(line):
+                told.exit_code, told.stderr_tail = error.exit_code, self.tail()
+                return told
+        error.stderr_tail = self.tail()
+        return error
+
+
+def _at_the_end(pattern: str | None) -> "searcher_re[str] | None":
+    """Finds a pattern at the end of a line: 0 when it is the whole line, 1 when it has something before it."""
+    if pattern is None:
+        return None
+    return searcher_re([re.compile(rf"\A(?:{pattern})\Z"), re.compile(rf"(?:{pattern})\Z")])

@@ -1,0 +1,147 @@
+"""An entry of the kind terminal: how to talk to a CLI that has nothing but a terminal."""
+
+import codecs
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from runners import errors as failures
+from runners.settings import AgentSettings, StrictModel
+
+_CARET = re.compile(r"\^[@-_]")
+_KINDS: dict[str, type[failures.RunnerError]] = {
+    kind.kind: kind
+    for kind in (
+        *(failures.NotAuthenticatedError, failures.AuthExpiredError, failures.PermissionDeniedError),
+        *(failures.RateLimitedError, failures.QuotaExhaustedError, failures.OverloadedError, failures.VendorError),
+        *(
+            failures.NetworkError,
+            failures.ContextOverflowError,
+            failures.ModelNotFoundError,
+            failures.InvalidRequestError,
+        ),
+        failures.UnsupportedError,
+    )
+}
+
+
+def _regular_expression(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    return pattern
+
+
+def _matches_something(pattern: str) -> str:
+    if re.fullmatch(pattern, ""):
+        raise ValueError(f"{pattern!r} matches an empty line too, and so says nothing")
+    return pattern
+
+
+def _keys(written: str) -> str:
+    r"""What is typed: `^C` is Ctrl-C, everything else itself."""
+    return chr(ord(written[1]) ^ 64) if _CARET.fullmatch(written) else written
+
+
+Pattern = Annotated[str, AfterValidator(_regular_expression)]
+PromptPattern = Annotated[str, AfterValidator(_regular_expression), AfterValidator(_matches_something)]
+
+
+class Size(StrictModel):
+    """How large the terminal is. Wide: what does not fit in a row is wrapped or cut by most CLIs."""
+
+    columns: int = Field(default=10_000, ge=20, le=32_767)
+    rows: int = Field(default=50, ge=2, le=1_000)
+
+
+class Multiline(StrictModel):
+    """What is written before and behind a text of several lines, for the CLI to take it as one."""
+
+    open: str = ""
+    close: str = ""
+
+
+class TerminalSettings(AgentSettings):
+    """Any CLI that only talks to a terminal.
+
+    In `args` the text `{model}` stands for the model that answers; `version_args` have the CLI tell its version.
+
+    `prompt` is what stands at the beginning of a line when it waits for a message, `continuation` when it waits for
+    another line of it, both without what the CLI shows behind the cursor; `silence_end_s` ends an answer where no
+    prompt does. A text of several lines is pasted with `bracketed_paste`, or typed between those of `multiline`. What
+    matches `commands` the CLI would take for something else than a message: it is put between those too, and is
+    refused where there are none. What matches one of `unsafe` is refused always.
+
+    `echo`: what is typed is shown. `transient` are lines that are shown and taken away again, such as a spinner's.
+    `streams` says when a text is sure to stay as it is: a word as soon as the next one comes, a line when the next one
+    comes, or only the whole answer. `errors` are patterns of lines that tell a failure, each with its kind.
+    """
+
+    kind: Literal["terminal"] = "terminal"
+    binary: str
+    version_args: list[str] = Field(default_factory=lambda: ["--version"])
+    prompt: PromptPattern | None = None
+    continuation: PromptPattern | None = None
+    silence_end_s: float | None = Field(default=None, gt=0)
+    bracketed_paste: bool = False
+    multiline: Multiline | None = None
+    commands: PromptPattern | None = None
+    unsafe: list[PromptPattern] = Field(default_factory=list)
+    echo: bool = True
+    interrupt: Annotated[str, AfterValidator(_keys)] = Field(default="\x03", min_length=1)
+    exit: Annotated[str, AfterValidator(_keys)] | None = None
+    size: Size = Size()
+    encoding: str = "utf-8"
+    streams: Literal["text", "lines", "answer"] = "text"
+    transient: PromptPattern = "[\u2800-\u28ff].*|.*[\u2800-\u28ff]\\s*"
+    errors: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding(cls, encoding: str) -> str:
+        try:
+            codecs.getincrementaldecoder(encoding)()
+            is_of_text = isinstance("".encode(encoding), bytes)
+        except LookupError:
+            is_of_text = False
+        if not is_of_text:
+            raise ValueError(f"{encoding!r} is no encoding of text that Python knows")
+        return encoding
+
+    @field_validator("errors")
+    @classmethod
+    def _tells_known_failures(cls, told: dict[str, str]) -> dict[str, str]:
+        for pattern, kind in told.items():
+            _matches_something(_regular_expression(pattern))
+            if kind not in _KINDS:
+                raise ValueError(f"{pattern!r}: {kind!r} is none of {', '.join(_KINDS)}")
+        return told
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "TerminalSettings":
+        if self.prompt is None and self.silence_end_s is None:
+            raise ValueError("needs `prompt` or `silence_end_s`: else nothing tells when an answer has ended")
+        if self.bracketed_paste and self.multiline is not None:
+            raise ValueError("takes `bracketed_paste` or `multiline`, not both")
+        if self.model is None and self.takes_models:
+            raise ValueError("its `args` name {model}, so `model` must say which one is meant")
+        return self
+
+    @property
+    def takes_models(self) -> bool:
+        """Whether the CLI can be told which model is to answer."""
+        return any("{model}" in arg for arg in self.args)
+
+    @property
+    def farewell(self) -> bytes:
+        """What is typed to make the CLI leave: Ctrl-D where the entry has nothing else."""
+        return b"\x04" if self.exit is None else self.exit.encode(self.encoding) + b"\r"
+
+    def failure(self, line: str) -> failures.RunnerError | None:
+        """The error that a line tells, if any."""
+        for pattern, kind in self.errors.items():
+            if re.match(pattern, line):
+                return _KINDS[kind](line.strip())
+        return None
