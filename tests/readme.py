@@ -10,11 +10,12 @@ from tests.capability_matrix import README
 
 
 @cache
-def _entries() -> dict[str, Any]:
-    blocks = re.findall(r"^```yaml\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return {name: made for block in blocks for name, made in (yaml.safe_load(block).get("runners") or {}).items()}
+def blocks() -> list[str]:
+    """Its YAML."""
+    return re.findall(r"^```yaml\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def entry(name: str) -> dict[str, Any]:
-    """What README's YAML blocks have under `runners:` by this name."""
-    return dict(_entries()[name])
+    """What one of them has under `runners:` by this name."""
+    made = [(yaml.safe_load(block).get("runners") or {}).get(name) for block in blocks()]
+    return dict(next(found for found in made if found))

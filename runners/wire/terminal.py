@@ -69,6 +69,12 @@ class TerminalProcess(CliProcess):
         """Whether it has written what nobody has read."""
         return self._pipes.has_unread
 
+    async def stirs(self) -> None:
+        """Waits until there is something to read, or the end."""
+        while not (self._pipes.has_unread or self._pipes.stdout_ended):
+            self._pipes.stdout_changed.clear()
+            await self._pipes.stdout_changed.wait()
+
     def reply(self, text: str) -> None:
         """Answers a question that it asked its terminal, unless it does not read its answers."""
         keys = self._pipe(0)

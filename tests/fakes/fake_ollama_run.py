@@ -16,7 +16,6 @@ import termios
 import threading
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -192,14 +191,6 @@ class Display:
                 self.word += char
 
 
-@dataclass
-class Options:
-    """runOptions."""
-
-    flags: list[str]
-    display: Display
-
-
 class CancelledError(Exception):
     pass
 
@@ -217,15 +208,15 @@ def asked_by(message: str) -> str:
     return message
 
 
-def chat(message: str, options: Options) -> str | None:
+def chat(message: str, flags: list[str]) -> str | None:
     """One turn; what it showed, or None where it was stopped."""
-    spinner = Spinner()
+    spinner, display = Spinner(), Display("--nowordwrap" not in flags)
     try:
         signal.signal(signal.SIGINT, cancel)
         shown = ""
-        for piece in _answer(asked_by(message), spinner, options):
+        for piece in _answer(asked_by(message), spinner, flags):
             spinner.clear()
-            options.display.show(piece)
+            display.show(piece)
             shown += piece
     except CancelledError:
         return None
@@ -237,7 +228,7 @@ def chat(message: str, options: Options) -> str | None:
         spinner.clear()
 
 
-def _answer(asked: str, spinner: Spinner, options: Options) -> Iterator[str]:
+def _answer(asked: str, spinner: Spinner, flags: list[str]) -> Iterator[str]:
     if asked == "[hold]":
         yield "first word "
         while True:
@@ -247,7 +238,7 @@ def _answer(asked: str, spinner: Spinner, options: Options) -> Iterator[str]:
             spinner.drawn.wait_for(lambda: spinner.frames > 2)
         yield from ["after ", "the spinner"]
     elif asked == "[think]":
-        if "--hidethinking" not in options.flags:
+        if "--hidethinking" not in flags:
             spinner.clear()
             show(f"{GREY}{BOLD}Thinking...\n{PLAIN}{GREY}hm\n{BOLD}...done thinking.\n\n{PLAIN}")
         yield "thought"
@@ -258,7 +249,9 @@ def _answer(asked: str, spinner: Spinner, options: Options) -> Iterator[str]:
         spinner.clear()
         show("Error: model runner has unexpectedly stopped\n")
         sys.exit(1)
-    elif asked == "[silence]":
+    elif asked in ("[silence]", "[spinning]"):
+        if asked == "[silence]":
+            spinner.clear()
         signal.pause()
     elif asked in ("[codes]", "[spinner]"):
         spinner.clear()
@@ -292,7 +285,6 @@ def main() -> int:
         case "flood":
             flood(FLOOD["codes"])
     editor = Editor()
-    options = Options(flags, Display("--nowordwrap" not in flags))
     show("\x1b[?2004h")
     message, multiline, messages = "", False, list[dict[str, str]]()
     while True:
@@ -338,7 +330,7 @@ def main() -> int:
         if "log" in ORDER:
             with Path(ORDER["log"]).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"model": model, "messages": messages}) + "\n")
-        answer = chat(message, options)
+        answer = chat(message, flags)
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
         message = ""

@@ -4,8 +4,8 @@ import asyncio
 import codecs
 import re
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable
+from typing import Literal, Protocol, TypeVar
 
 from pexpect.expect import searcher_re
 
@@ -38,9 +38,14 @@ _LINE_BYTES = 4095 if sys.platform == "linux" else 1023
 _ENTER = b"\r"
 _START: Place = (0, 0)
 
+T = TypeVar("T")
 Rest = Literal["prompt", "silence"]
-Wait = Callable[[Awaitable[Rest | None]], Awaitable[Rest | None]]
-"""What waits for the CLI, and gives up at a deadline."""
+
+
+class Wait(Protocol):
+    """What waits for the CLI, and gives up at a deadline."""
+
+    async def __call__(self, awaitable: Awaitable[T], /) -> T: ...
 
 
 class Console:
@@ -71,7 +76,7 @@ class Console:
     async def rest(self, wait: Wait) -> None:
         """Waits until the CLI waits for a message."""
         while self._cli.has_more:
-            await wait(self.more())
+            await wait(self._piece())
         while not self._is_before_prompt() and await wait(self.more()) is None:
             pass
 
@@ -80,17 +85,21 @@ class Console:
         while True:
             try:
                 async with asyncio.timeout(self._patience_s()):
-                    piece = await self._cli.read_line()
+                    await self._cli.stirs()
             except TimeoutError:
                 if rest := self._rest():
                     return rest
-                continue
-            if piece is None:
-                raise await self._exited()
-            self._take(piece)
-            # A flood must leave the others their turn: what it costs is the understanding.
-            await asyncio.sleep(0)
-            return None
+            else:
+                await self._piece()
+                return None
+
+    async def _piece(self) -> None:
+        piece = await self._cli.read_line()
+        if piece is None:
+            raise await self._exited()
+        self._take(piece)
+        # A flood must leave the others their turn: what it costs is the understanding.
+        await asyncio.sleep(0)
 
     def answer(self) -> list[str]:
         """The rows of what the CLI has said since `begin`, as far as they are on the screen.
@@ -132,7 +141,7 @@ class Console:
         scrolled = self.screen.scrolled()
         try:
             while not self._shows(typed, scrolled, begin):
-                await wait(self.more())
+                await wait(self._piece())
                 scrolled += self.screen.scrolled()
         except DeadlineExceededError as error:
             error.stderr_tail = self.tail()
@@ -153,6 +162,8 @@ class Console:
         first, *others = (scrolled + "\n".join(self.screen.rows(begin))).split("\n")
         if self._settings.continuation is not None:
             others = [re.sub(rf"\A(?:{self._settings.continuation})", "", row) for row in others]
+        if len(others) < typed.shown.count("\n"):
+            return False
         return "".join("".join([first, *others]).split()) == "".join(typed.shown.split())
 
     async def _continue(self, number: int, wait: Wait) -> None:

@@ -1,7 +1,7 @@
 """What stands on a terminal as chunks: pure, one translator for each turn, no I/O.
 
 An event is a look at the screen: `rows` from where the answer began to the cursor, `scrolled` the text before them that
-has left the screen since the last look, and `end` how the turn ended: by a prompt, silence or interrupt, or None. A chunk
+has left the screen since the last look, and `end` how the turn ended (prompt, silence, interrupt) or None. A chunk
 cannot be taken back, so a text waits until it is sure to stay.
 """
 

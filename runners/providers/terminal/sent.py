@@ -58,10 +58,10 @@ def typed(text: str, settings: TerminalSettings) -> list[Typed]:
     is_command = settings.commands is not None and re.match(settings.commands, text) is not None
     if is_command and settings.multiline is None:
         raise UnsupportedError(f"this CLI would take {text[:20]!r} for a command of its own (`commands`)")
-    if settings.bracketed_paste:
-        return [Typed(_PASTE.format(text.replace("\n", "\r")), text)]
     if settings.multiline is not None and (is_command or "\n" in text):
         text = settings.multiline.open + text + settings.multiline.close
-    elif "\n" in text:
+    elif "\n" in text and not settings.bracketed_paste:
         raise UnsupportedError("this CLI takes no text of several lines (`bracketed_paste`, `multiline`)")
+    if settings.bracketed_paste:
+        return [Typed(_PASTE.format(text.replace("\n", "\r")), text)]
     return [Typed(line, line) for line in text.split("\n")]

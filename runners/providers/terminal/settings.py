@@ -70,9 +70,9 @@ class TerminalSettings(AgentSettings):
 
     `prompt` is what stands at the beginning of a line when it waits for a message, `continuation` when it waits for
     another line of it, both without what the CLI shows behind the cursor; `silence_end_s` ends an answer where no
-    prompt does. A text of several lines is pasted with `bracketed_paste`, or typed between those of `multiline`. What
-    matches `commands` the CLI would take for something else than a message: it is put between those too, and is
-    refused where there are none. What matches one of `unsafe` is refused always.
+    prompt does. With `bracketed_paste` a message is pasted; else one of several lines needs `multiline`. What begins
+    like `commands` the CLI would take for something else than a message: it is put between those too, and is refused
+    where there are none. What has one of `unsafe` in it is refused always.
 
     `echo`: what is typed is shown. `transient` are lines that are shown and taken away again, such as a spinner's.
     `streams` says when a text is sure to stay as it is: a word as soon as the next one comes, a line when the next one
@@ -123,8 +123,6 @@ class TerminalSettings(AgentSettings):
     def _is_whole(self) -> "TerminalSettings":
         if self.prompt is None and self.silence_end_s is None:
             raise ValueError("needs `prompt` or `silence_end_s`: else nothing tells when an answer has ended")
-        if self.bracketed_paste and self.multiline is not None:
-            raise ValueError("takes `bracketed_paste` or `multiline`, not both")
         if self.model is None and self.takes_models:
             raise ValueError("its `args` name {model}, so `model` must say which one is meant")
         return self
