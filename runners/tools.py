@@ -124,3 +124,30 @@ class ToolNames:
         if self._reserved_beginning is not None and taken.startswith(self._reserved_beginning):
             taken = f"_{taken}"[: self._longest]
         return f"{taken[: self._longest - 1]}_" if taken in self._reserved else taken
+
+
+class CallIds:
+    """The ids of a conversation's calls as its vendor takes them: without other characters, and each of them once.
+
+    Other vendors begin again with each answer, and a CLI drops a call whose id it has seen.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def of_call(self, call_id: str) -> str:
+        """The id of the next call."""
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", call_id)
+        others = (f"{plain}-{number}" for number in itertools.count(2))
+        self._latest[call_id] = next(one for one in itertools.chain([plain], others) if self._is_free(one))
+        self._taken.add(self._latest[call_id])
+        return self._latest[call_id]
+
+    def _is_free(self, one: str) -> bool:
+        # Claude 2.1.329 takes `c_2` for the same as `c` before it.
+        return self._taken.isdisjoint([one, re.sub(r"_\d+$", "", one)])
+
+    def of_result(self, call_id: str) -> str:
+        """The id of the latest call with this id of the client's."""
+        return self._latest.get(call_id, call_id)

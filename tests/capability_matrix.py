@@ -7,7 +7,7 @@ from typing import Any
 from runners.kinds import provider_class
 
 README = Path(__file__).parents[1] / "README.md"
-KINDS = ("claude", "copilot", "ollama", "acp", "terminal", "echo")
+KINDS = ("claude", "copilot", "codex", "ollama", "acp", "terminal", "echo")
 NEEDED: dict[str, dict[str, Any]] = {
     "acp": {"agent": True, "binary": "agent"},
     "terminal": {"agent": True, "binary": "cli", "prompt": "> "},

@@ -46,7 +46,7 @@ async def test_a_definition_arrives_as_it_is_or_a_warning_names_its_tool(lab: To
         [warning] = answer.result["warnings"]
         assert "'f'" in warning
         assert (await lab.lab.chat(user("hello"), tools=[asked], strict=True)).error["kind"] == "unsupported"
-    assert name not in ("plain", "accents") or is_same
+    assert is_same or name not in (("accents",) if lab.lab.runner == "codex" else ("plain", "accents"))
 
 
 DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
@@ -61,7 +61,8 @@ async def test_what_does_not_arrive_at_all_is_refused(lab: ToolLab, word: str) -
         assert "tools[0].parameters" in answer.error["message"]
         assert lab.model_calls == 0
     else:
-        assert word in answer.result["warnings"][0]
+        # Codex hands it on, but not what in it has no type.
+        assert (word if lab.lab.runner == "copilot" else "required") in answer.result["warnings"][0]
 
 
 async def test_a_tool_that_the_cli_leaves_out_in_silence_fails_the_chat(lab: ToolLab) -> None:
@@ -138,4 +139,5 @@ async def test_a_call_that_the_cli_cannot_hand_on_is_the_clients_all_the_same_an
         async with asyncio.timeout(20):
             gone_on = await lab.lab.chat(going_on(asked, answer, "x", "done"), tools=[tool()])
         assert (gone_on.result["served"] != "resumed", gone_on.result["content"]) == (True, "done")
-        assert lab.model_calls == before + 2
+        # Codex asks its model again by itself, unless it is stopped before.
+        assert lab.model_calls in ((before + 2, before + 3) if lab.lab.runner == "codex" else (before + 2,))

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDES
+from runners.providers.codex.provider import TESTED_VERSIONS as CODEXES
 from runners.testing import Received, called_by
-from runners.testing.apis import completions_api, messages_api
+from runners.testing.apis import completions_api, messages_api, responses_api
 from runners.testing.apis.stand_in import BaseReply
 from tests.conftest import HEADLESS_COPILOTS
 from tests.live.claude_lab import claude_lab
+from tests.live.codex_lab import codex_lab
 from tests.live.copilot_lab import copilot_lab
 from tests.live.lab import Answer, Entries, Json, Lab
-from tests.subjects import claude, copilot
+from tests.subjects import claude, codex, copilot
 from tests.subjects.on_api import asked_by
 from tests.world import World
 
@@ -23,7 +25,11 @@ WEATHER: Json = {
     "description": "The weather.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
-CLIS = [*(("claude", version) for version in CLAUDES), *(("copilot", version) for version in HEADLESS_COPILOTS)]
+CLIS = [
+    *(("claude", version) for version in CLAUDES),
+    *(("copilot", version) for version in HEADLESS_COPILOTS),
+    ("codex", CODEXES[-1]),
+]
 """Those whose sessions wait for the results of tools."""
 
 
@@ -37,6 +43,7 @@ class _Api:
 
 _APIS = {
     "claude": _Api(claude_lab, claude.received_by_api, messages_api.text, messages_api.tool_calls),
+    "codex": _Api(codex_lab, codex.received_by_api, responses_api.text, responses_api.tool_calls),
     "copilot": _Api(copilot_lab, copilot.received_by_api, completions_api.text, completions_api.tool_calls),
 }
 

@@ -46,10 +46,11 @@ def received_by_api(body: Json) -> Received:
         named = {"name": "n", "schema": shape["schema"]}
         knobs["response_format"] = {"type": "json_schema", "json_schema": named}
     tools = [
-        {"name": tool["name"], "description": tool["description"], "parameters": _as_given(tool["parameters"])}
+        {"name": tool["name"], "description": tool["description"], "parameters": tool["parameters"]}
         for tool in body.get("tools") or []
     ]
-    return Received(system, texts, knobs | offered(tools), images, calls, results, tools)
+    as_given = [tool | {"parameters": _as_given(tool["parameters"])} for tool in tools]
+    return Received(system, texts, knobs | offered(as_given), images, calls, results, tools)
 
 
 def _told(content: Any) -> tuple[str, list[str]]:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from runners.errors import InvalidRequestError
 from runners.messages import ChatMessage, ImagePart, ResponseFormat, TextPart
 from runners.provider import Sampling
-from runners.tools import NamedTool, ToolDefinition, ToolNames
+from runners.tools import CallIds, NamedTool, ToolDefinition, ToolNames
 
 WHITE_SPACE = "\t\n\v\f\r \xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 """As JavaScript has it: text of nothing else is no content for the CLI."""
@@ -68,7 +67,7 @@ def turns_of(messages: list[ChatMessage], names: ToolNames) -> list[tuple[str, l
     Text that is only white space is no content: the CLI drops it, and so does its vendor.
     """
     turns: list[tuple[str, list[dict[str, Any]]]] = []
-    ids = _Ids()
+    ids = CallIds()
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
         blocks = list(_blocks(message, names, ids))
@@ -81,34 +80,7 @@ def turns_of(messages: list[ChatMessage], names: ToolNames) -> list[tuple[str, l
     return turns
 
 
-class _Ids:
-    """The ids of a conversation's calls as its vendor takes them: without other characters, and each of them once.
-
-    Other vendors begin again with each answer, and the CLI drops a call whose id it has seen.
-    """
-
-    def __init__(self) -> None:
-        self._latest: dict[str, str] = {}
-        self._taken: set[str] = set()
-
-    def of_call(self, call_id: str) -> str:
-        """The id of the next call."""
-        plain = re.sub(r"[^A-Za-z0-9_-]", "_", call_id)
-        others = (f"{plain}-{number}" for number in itertools.count(2))
-        self._latest[call_id] = next(one for one in itertools.chain([plain], others) if self._is_free(one))
-        self._taken.add(self._latest[call_id])
-        return self._latest[call_id]
-
-    def _is_free(self, one: str) -> bool:
-        # 2.1.329 takes `c_2` for the same as `c` before it.
-        return self._taken.isdisjoint([one, re.sub(r"_\d+$", "", one)])
-
-    def of_result(self, call_id: str) -> str:
-        """The id of the latest call with this id of the client's."""
-        return self._latest.get(call_id, call_id)
-
-
-def _blocks(message: ChatMessage, names: ToolNames, ids: _Ids) -> Iterator[dict[str, Any]]:
+def _blocks(message: ChatMessage, names: ToolNames, ids: CallIds) -> Iterator[dict[str, Any]]:
     if message.role == "tool":
         yield {
             "type": "tool_result",

@@ -5,26 +5,23 @@ as they are. What a turn could take as its input has a limit of 2^20 characters.
 """
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from runners.messages import ChatMessage, ImagePart
-from runners.tools import ToolDefinition, ToolNames
+from runners.tools import CallIds, ToolDefinition, ToolNames
 from runners.wire.framing import dump_json
 
 _NAME_CHARACTERS = 64
 """The CLI takes 128, and some of the APIs behind it do not."""
 WHOLE_SCHEMA_BYTES = 5000
 """A longer schema loses its descriptions."""
-_DROPPED = re.compile(
-    "title|default|examples|(exclusiveM|m)(in|ax)imum|multipleOf|(min|max)(Length|Properties)|pattern(Properties)?|format|"
-    "content(Encoding|MediaType)|contains|(min|max)Contains|propertyNames|dependent(Required|Schemas)|"
-    "unevaluated(Properties|Items)|not|if|then|else|const"
-)
-"""What of a schema does not reach the model, or in another form."""
-_OF_SCHEMAS = ("properties", "$defs", "definitions", "dependentSchemas")
-_OF_VALUES = ("enum", "const", "default", "examples", "required")
+_KEPT = {
+    *("type", "description", "enum", "properties", "required", "additionalProperties", "items", "minItems"),
+    *("anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions"),
+}
+_TYPED_BY = {"type", "$ref", "anyOf", "oneOf", "allOf"}
+_OF_SCHEMAS = ("properties", "$defs", "definitions")
 
 
 def names_of(tools: Sequence[ToolDefinition]) -> ToolNames:
@@ -50,9 +47,34 @@ def definitions(tools: Sequence[ToolDefinition], names: ToolNames) -> list[dict[
     ]
 
 
-def dropped(tool: ToolDefinition) -> list[str]:
-    """The words of a tool's schema that its model is not told."""
-    return sorted({word for word in _words(tool.parameters) if _DROPPED.fullmatch(word)})
+def altered(tool: ToolDefinition) -> list[str]:
+    """The words of a tool's schema that do not reach its model as they are: most are left out.
+
+    A schema that says something and no type is made one of a string, an object or a list.
+    """
+    return sorted(set(_altered(tool.parameters)))
+
+
+def _altered(schema: Any) -> Iterator[str]:
+    if schema is True or schema is False:
+        yield json.dumps(schema)
+    if not isinstance(schema, dict):
+        return
+    is_typed = not schema or _TYPED_BY & schema.keys()
+    yield from (word for word in schema if word not in _KEPT or not is_typed)
+    if schema.get("type") == "array" and schema.keys().isdisjoint({"items"}):
+        yield "array"
+    for word, value in schema.items():
+        if word in _OF_SCHEMAS and isinstance(value, dict):
+            inner: list[Any] = list(value.values())
+        elif word in ("anyOf", "oneOf", "allOf") and isinstance(value, list):
+            inner = value
+        elif word == "items" or (word == "additionalProperties" and isinstance(value, dict)):
+            inner = [value]
+        else:
+            continue
+        for one in inner:
+            yield from _altered(one)
 
 
 def is_too_long(tool: ToolDefinition) -> bool:
@@ -60,24 +82,13 @@ def is_too_long(tool: ToolDefinition) -> bool:
     return len(dump_json(tool.parameters)) - 1 > WHOLE_SCHEMA_BYTES
 
 
-def _words(schema: Any) -> Iterator[str]:
-    if isinstance(schema, list):
-        for item in schema:
-            yield from _words(item)
-    elif isinstance(schema, dict):
-        for word, value in schema.items():
-            yield word
-            if word in _OF_SCHEMAS and isinstance(value, dict):
-                yield from _words(list(value.values()))
-            elif word not in _OF_VALUES:
-                yield from _words(value)
-
-
 def items(messages: Sequence[ChatMessage], names: ToolNames) -> Iterator[dict[str, Any]]:
     """The messages as items of the Responses API."""
+    ids = CallIds()
     for message in messages:
         if message.role == "tool":
-            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": _output(message)}
+            call_id = ids.of_result(message.tool_call_id or "")
+            yield {"type": "function_call_output", "call_id": call_id, "output": _output(message)}
         elif message.role == "assistant":
             if message.text or not message.tool_calls:
                 content = [{"type": "output_text", "text": message.text}]
@@ -85,7 +96,7 @@ def items(messages: Sequence[ChatMessage], names: ToolNames) -> Iterator[dict[st
             for call in message.tool_calls:
                 arguments = json.dumps(call.arguments) if call.arguments_raw is None else call.arguments_raw
                 called = {"name": names.theirs(call.name), "arguments": arguments}
-                yield {"type": "function_call", "call_id": call.id} | called
+                yield {"type": "function_call", "call_id": ids.of_call(call.id)} | called
         else:
             yield {"type": "message", "role": message.role, "content": _content(message)}
 

@@ -19,7 +19,7 @@ from runners.providers.codex.arguments import API_KEY_VARIABLE, arguments
 from runners.providers.codex.binary import native
 from runners.providers.codex.catalog import listed, tool_less
 from runners.providers.codex.failures import not_logged_in
-from runners.providers.codex.items import WHOLE_SCHEMA_BYTES, dropped, is_too_long, names_of
+from runners.providers.codex.items import WHOLE_SCHEMA_BYTES, altered, is_too_long, names_of
 from runners.providers.codex.server import CodexServer
 from runners.providers.codex.session import VENDORS_DEFAULT, CodexSession
 from runners.providers.codex.settings import CodexSettings
@@ -84,8 +84,8 @@ class CodexProvider(LlmProvider):
     def caveats(self, request: ChatRequest) -> Iterator[str]:
         yield from names_of(request.tools).caveats(self.name)
         for tool in request.tools:
-            if words := ", ".join(dropped(tool)):
-                yield f"codex does not hand on {words} in the parameters of {tool.name!r} as they are"
+            if words := ", ".join(altered(tool)):
+                yield f"codex does not tell its model {words} in the parameters of {tool.name!r} as they are"
             if is_too_long(tool):
                 yield f"codex takes descriptions out of parameters of over {WHOLE_SCHEMA_BYTES} bytes: of {tool.name!r}"
         if request.response_format is not None and request.response_format.type == "json_object":

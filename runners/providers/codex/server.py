@@ -3,12 +3,13 @@
 import asyncio
 import copy
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runners.errors import ProtocolError, RunnerError
+from runners.errors import ProtocolError, RunnerError, UnsupportedError
 from runners.provider import ProcessRef
 from runners.wire.deadlines import within
 from runners.wire.jsonrpc import METHOD_NOT_FOUND, RequestId, RpcError, RpcProcess
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _CLEAN_UP_S = 2.0
+_NOT_TAKEN = re.compile(r"dynamic tool input schema is not supported for (\S+): (.*)")
 _INITIALIZE = {
     "clientInfo": {"name": "runnerd", "version": "1"},
     "capabilities": {
@@ -90,6 +92,8 @@ class CodexServer:
         try:
             return await self._rpc.peer.call(method, params)
         except RpcError as error:
+            if found := _NOT_TAKEN.search(str(error)):
+                raise UnsupportedError(f"codex does not take the parameters of {found[1]!r}: {found[2]}") from error
             raise ProtocolError(f"codex refused {method}: {error}") from error
 
     def reason(self) -> RunnerError:
