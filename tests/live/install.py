@@ -8,6 +8,7 @@ CLI then skip loudly, or fail under CI. So too the editors, which come from Debi
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from runners.providers.claude import provider as claude
@@ -27,6 +28,8 @@ CODEX_ACP_VERSION = "0.16.0"
 """Of two agents that are no kind of their own: any agent that speaks ACP is driven as they are."""
 
 _INSTALL_S = 600
+_AT_ONCE = 16
+"""Each has a folder of its own, and waits for the network most of its time."""
 _PACKAGES = {
     "claude": (claude.PACKAGE, claude.TESTED_VERSIONS, "@anthropic-ai/claude-code-*/claude"),
     "copilot": (copilot.PACKAGE, copilot.TESTED_VERSIONS, "@github/copilot-*/copilot"),
@@ -82,13 +85,19 @@ def install_editor(name: str) -> str | None:
 
 def main() -> None:
     """Installs every pinned version and the editors, and says what it did."""
-    for cli, (_, versions, _) in _PACKAGES.items():
-        for version in versions:
-            problem = install(cli, version)
-            print(f"{cli} {version}: {problem or binary(cli, version)}", file=sys.stderr)
-    for name in debian.PROGRAMS:
-        problem = install_editor(name)
-        print(f"{name}: {problem or editor(name)}", file=sys.stderr)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        said = [pool.submit(_cli, cli, version) for cli, (_, versions, _) in _PACKAGES.items() for version in versions]
+        said += [pool.submit(_editor, name) for name in debian.PROGRAMS]
+        for one in said:
+            print(one.result(), file=sys.stderr)
+
+
+def _cli(cli: str, version: str) -> str:
+    return f"{cli} {version}: {install(cli, version) or binary(cli, version)}"
+
+
+def _editor(name: str) -> str:
+    return f"{name}: {install_editor(name) or editor(name)}"
 
 
 if __name__ == "__main__":
