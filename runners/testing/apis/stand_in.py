@@ -136,13 +136,17 @@ class StandIn(ABC):
     def not_found(self) -> BaseError:
         """The answer to every other path."""
 
+    def understood(self, request: web.Request, body: Json) -> Json:  # noqa: ARG002 its overriders need it
+        """A request's body, with `model` and `stream` in it where the API tells these by its path."""
+        return body
+
     async def _other(self, request: web.Request) -> web.Response:
         self.others.append((request.method, request.path))
         return web.Response() if request.method == "HEAD" else self.not_found().response()
 
     async def _asked(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
-        received = Received(json.loads(raw), raw, request.headers.copy())
+        received = Received(self.understood(request, json.loads(raw)), raw, request.headers.copy())
         self.requests.append(received)
         id = f"{self.id_prefix}{len(self.requests):04}"
         async with self._arrived:
