@@ -13,6 +13,7 @@ _BUILT_IN = {
     "codex": "runners.providers.codex.provider:CodexProvider",
     "copilot": "runners.providers.copilot.provider:CopilotProvider",
     "echo": "runners.providers.echo:EchoProvider",
+    "gemini": "runners.providers.gemini.provider:GeminiProvider",
     "ollama": "runners.providers.ollama.provider:OllamaProvider",
     "terminal": "runners.providers.terminal.provider:TerminalProvider",
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from runners.providers.claude import provider as claude
 from runners.providers.codex import provider as codex
 from runners.providers.copilot import provider as copilot
+from runners.providers.gemini import provider as gemini
 from tests.live import debian
 
 CLIS = Path(__file__).parents[2] / ".clis"
@@ -36,6 +37,7 @@ _PACKAGES = {
     "codex": (codex.PACKAGE, codex.TESTED_VERSIONS, "@openai/codex-*/vendor/*/bin/codex"),
     "claude-agent-acp": ("@zed-industries/claude-agent-acp", (CLAUDE_AGENT_ACP_VERSION,), ".bin/claude-agent-acp"),
     "codex-acp": ("@zed-industries/codex-acp", (CODEX_ACP_VERSION,), "@zed-industries/codex-acp-*/bin/codex-acp"),
+    "gemini": (gemini.PACKAGE, gemini.TESTED_VERSIONS, "@google/gemini-cli/bundle/gemini.js"),
     "acpx": ("acpx", (ACPX_VERSION,), "acpx/dist/cli.js"),
 }
 

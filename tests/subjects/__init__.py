@@ -7,6 +7,7 @@ from pathlib import Path
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDE_VERSIONS
 from runners.providers.codex.provider import TESTED_VERSIONS as CODEX_VERSIONS
 from runners.providers.copilot.provider import TESTED_VERSIONS as COPILOT_VERSIONS
+from runners.providers.gemini.provider import TESTED_VERSIONS as GEMINI_VERSIONS
 from runners.testing import Subject
 from tests.live.install import CLAUDE_AGENT_ACP_VERSION, CODEX_ACP_VERSION
 from tests.subjects.acp import fake_agent, real_claude_agent, real_codex_agent
@@ -14,6 +15,7 @@ from tests.subjects.claude import real_claude, replayed_claude
 from tests.subjects.codex import real_codex
 from tests.subjects.copilot import real_copilot, replayed_copilot, replayed_one_shot_copilot
 from tests.subjects.echo import echo
+from tests.subjects.gemini import real_gemini
 from tests.subjects.ollama import serving_ollama, spawned_ollama
 from tests.subjects.terminal import ollama_run, python
 from tests.world import World
@@ -40,5 +42,6 @@ REAL: dict[str, tuple[MakeRealSubject, tuple[str, ...]]] = {
     "copilot": (real_copilot, COPILOT_VERSIONS),
     "claude-agent-acp": (real_claude_agent, (CLAUDE_AGENT_ACP_VERSION,)),
     "codex-acp": (real_codex_agent, (CODEX_ACP_VERSION,)),
+    "gemini": (real_gemini, GEMINI_VERSIONS),
 }
 """Those of real CLIs, each with the versions to test."""

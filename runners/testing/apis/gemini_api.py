@@ -12,6 +12,7 @@ about the programs that call it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,11 +38,11 @@ class Reply(BaseReply):
     def frames(self, id: str, body: Json) -> Iterator[tuple[int | None, bytes]]:
         model = str(body["model"])
         for index, delta in enumerate(self.deltas):
-            yield index, sse_data(self._piece(id, model, [delta], None))
-        yield len(self.deltas), sse_data(self._piece(id, model, [{"text": ""}], self.finish_reason))
+            yield index, _data(self._piece(id, model, [delta], None))
+        yield len(self.deltas), _data(self._piece(id, model, [{"text": ""}], self.finish_reason))
 
     def error_frame(self) -> bytes:
-        return sse_data(STREAM_ERROR.body())
+        return _data(STREAM_ERROR.body())
 
     def _piece(self, id: str, model: str, parts: list[Json], finish_reason: str | None) -> Json:
         candidate: Json = {"content": {"role": "model", "parts": parts}, "index": 0}
@@ -83,12 +84,15 @@ def text(*deltas: str, reasoning: str | None = None, **fields: Any) -> Reply:
     return Reply(thought + tuple({"text": delta} for delta in deltas), **fields)
 
 
-def tool_call(name: str, arguments: Json, **fields: Any) -> Reply:
-    """One call of a tool."""
-    return Reply(({"functionCall": {"name": name, "args": arguments}},), **fields)
+def tool_calls(*calls: tuple[str, str], text: str = "", **fields: Any) -> Reply:
+    """Calls of tools as (name, the text of the arguments, a JSON object), behind a text where there is one."""
+    told: list[Json] = [{"text": text}] if text else []
+    told += [{"functionCall": {"name": name, "args": json.loads(raw)}} for name, raw in calls]
+    return Reply(tuple(told), **fields)
 
 
 def error(code: int, message: str, status: str, *, headers: Mapping[str, str] | None = None) -> Error:
+    """An HTTP error; `status` is the API's word for it."""
     return Error(code, message, status, headers or {})
 
 
@@ -106,6 +110,11 @@ def told(body: Json) -> list[tuple[str, str]]:
         for part in content["parts"]
         if "text" in part
     ]
+
+
+def _data(value: Json) -> bytes:
+    # Google's API escapes these two, and its clients rely on that.
+    return sse_data(value).replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
 
 
 class GeminiApi(StandIn):
