@@ -16,6 +16,7 @@ _BUILT_IN = {
     "gemini": "runners.providers.gemini.provider:GeminiProvider",
     "ollama": "runners.providers.ollama.provider:OllamaProvider",
     "terminal": "runners.providers.terminal.provider:TerminalProvider",
+    "opencode": "runners.providers.opencode.provider:OpencodeProvider",
 }
 
 

@@ -15,6 +15,7 @@ from runners.providers.claude import provider as claude
 from runners.providers.codex import provider as codex
 from runners.providers.copilot import provider as copilot
 from runners.providers.gemini import provider as gemini
+from runners.providers.opencode import provider as opencode
 from tests.live import debian
 
 CLIS = Path(__file__).parents[2] / ".clis"
@@ -38,6 +39,7 @@ _PACKAGES = {
     "claude-agent-acp": ("@zed-industries/claude-agent-acp", (CLAUDE_AGENT_ACP_VERSION,), ".bin/claude-agent-acp"),
     "codex-acp": ("@zed-industries/codex-acp", (CODEX_ACP_VERSION,), "@zed-industries/codex-acp-*/bin/codex-acp"),
     "gemini": (gemini.PACKAGE, gemini.TESTED_VERSIONS, "@google/gemini-cli/bundle/gemini.js"),
+    "opencode": (opencode.PACKAGE, opencode.TESTED_VERSIONS, "opencode-*-*/bin/opencode"),
     "acpx": ("acpx", (ACPX_VERSION,), "acpx/dist/cli.js"),
 }
 

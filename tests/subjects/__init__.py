@@ -8,6 +8,7 @@ from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDE_VERSIONS
 from runners.providers.codex.provider import TESTED_VERSIONS as CODEX_VERSIONS
 from runners.providers.copilot.provider import TESTED_VERSIONS as COPILOT_VERSIONS
 from runners.providers.gemini.provider import TESTED_VERSIONS as GEMINI_VERSIONS
+from runners.providers.opencode.provider import TESTED_VERSIONS as OPENCODE_VERSIONS
 from runners.testing import Subject
 from tests.live.install import CLAUDE_AGENT_ACP_VERSION, CODEX_ACP_VERSION
 from tests.subjects.acp import fake_agent, real_claude_agent, real_codex_agent
@@ -17,6 +18,7 @@ from tests.subjects.copilot import real_copilot, replayed_copilot, replayed_one_
 from tests.subjects.echo import echo
 from tests.subjects.gemini import real_gemini
 from tests.subjects.ollama import serving_ollama, spawned_ollama
+from tests.subjects.opencode import real_opencode
 from tests.subjects.terminal import ollama_run, python
 from tests.world import World
 
@@ -43,5 +45,6 @@ REAL: dict[str, tuple[MakeRealSubject, tuple[str, ...]]] = {
     "claude-agent-acp": (real_claude_agent, (CLAUDE_AGENT_ACP_VERSION,)),
     "codex-acp": (real_codex_agent, (CODEX_ACP_VERSION,)),
     "gemini": (real_gemini, GEMINI_VERSIONS),
+    "opencode": (real_opencode, OPENCODE_VERSIONS),
 }
 """Those of real CLIs, each with the versions to test."""

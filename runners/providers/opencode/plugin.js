@@ -1,0 +1,65 @@
+// What opencode's ACP cannot be told, and does not tell: runnerd starts it with this plugin, and with no other.
+//
+// In the directory $RUNNERD_SESSIONS stands, for each session that is asked something, ID.json: {system, past, params}.
+// `system` takes the place of the CLI's own system prompt, `past` are messages ({role, parts}) that stand before those of
+// the session, `params` what the API is asked with (temperature, topP, maxOutputTokens). In return ID.told says how the
+// last turn went: {failure: {message, statusCode?, next?}} or {finish: the reason why the model ended}.
+
+import { readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+
+const GUARD = "\u200b" // stands before a text that the CLI would else take for a command
+const place = (name) => join(process.env.RUNNERD_SESSIONS, name)
+// Throws where it is missing: then nothing is asked, for the model would be told what the CLI thinks fit.
+const told = (id) => JSON.parse(readFileSync(place(`${id}.json`), "utf8"))
+const tell = (id, what) => writeFileSync(place(`${id}.told`), JSON.stringify(what))
+
+function asMessage({ role, parts }, index, like) {
+  const id = `msg_${index}`
+  const own = { id, sessionID: like.sessionID, role, time: { created: 0, completed: 0 } }
+  const model = { providerID: like.model?.providerID, modelID: like.model?.modelID }
+  return {
+    info: role === "user" ? { ...like, ...own } : { ...own, ...model, parentID: id, finish: "stop" },
+    parts: parts.map((part, at) => ({ ...part, id: `prt_${index}_${at}`, messageID: id, sessionID: like.sessionID })),
+  }
+}
+
+export const Runnerd = async ({ client }) => ({
+  event: async ({ event }) => {
+    const { sessionID, status, error, part } = event.properties ?? {}
+    if (event.type === "session.status" && status.type === "retry") {
+      // It would try again, for ever and in silence, and say what it has said once more.
+      tell(sessionID, { failure: status })
+      await client.session.abort({ path: { id: sessionID } })
+    }
+    if (event.type === "session.error" && sessionID && error?.name !== "MessageAbortedError") {
+      tell(sessionID, { failure: { message: error?.data?.message, statusCode: error?.data?.statusCode } })
+    }
+    if (event.type === "message.part.updated" && part.type === "step-finish") {
+      tell(part.sessionID, { finish: part.reason })
+    }
+  },
+
+  "experimental.chat.system.transform": async ({ sessionID }, output) => {
+    const { system } = told(sessionID)
+    output.system.length = 0
+    if (system) output.system.push(system)
+  },
+
+  "experimental.chat.messages.transform": async (_, output) => {
+    const [first] = output.messages
+    if (output.messages.at(-1).info.role !== "user") {
+      // An answer that broke off is no end for the CLI: it would ask again, and go on behind what it has said.
+      tell(first.info.sessionID, { finish: "unknown" })
+      throw new Error("the answer broke off")
+    }
+    for (const { parts } of output.messages) {
+      if (parts.length > 1 && parts[0].text === GUARD) parts.shift()
+    }
+    output.messages.unshift(...told(first.info.sessionID).past.map((said, index) => asMessage(said, index, first.info)))
+  },
+
+  "chat.params": async ({ sessionID }, output) => {
+    Object.assign(output, told(sessionID).params)
+  },
+})

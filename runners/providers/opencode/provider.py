@@ -1,0 +1,77 @@
+"""opencode, on its ACP mode: a model without tools, many conversations in one process.
+
+Facts about the CLI were measured on the versions in TESTED_VERSIONS against a stand-in for a model API.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from runners.capabilities import Capabilities
+from runners.errors import ConfigError
+from runners.installed import numbers
+from runners.messages import ChatRequest
+from runners.provider import Health
+from runners.providers.acp.agent import AcpAgent, Launch
+from runners.providers.acp.dialect import AtStart
+from runners.providers.acp.provider import AcpProvider
+from runners.providers.acp.session import DEFAULT_MODEL
+from runners.providers.opencode.config import content, furnish
+from runners.providers.opencode.dialect import DIALECT
+from runners.providers.opencode.session import OpencodeSession
+from runners.providers.opencode.settings import OpencodeSettings
+
+TESTED_VERSIONS = ("1.18.3", "1.18.33")
+"""The oldest and the newest version that the tests run. Before, one that tries again cannot be stopped (1.17.0)."""
+PACKAGE = "opencode-ai"
+
+
+class OpencodeProvider(AcpProvider):
+    """The models of every API that opencode is logged into, or that the entry names, through the user's `opencode`."""
+
+    kind = "opencode"
+    display_name = "opencode"
+    settings_type = OpencodeSettings
+    program = "opencode"
+    install_hint = f"npm install -g {PACKAGE}"
+    dialect = DIALECT
+    session_type = OpencodeSession
+    settings: OpencodeSettings
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            streaming=True,
+            reasoning=True,
+            system_prompt="replace",
+            history="native",
+            images=True,
+            temperature=True,
+            top_p=True,
+            max_tokens=True,
+            interrupt=True,
+            usage=True,
+            exact_text=True,
+            sessions_per_process=32,
+        )
+
+    def caveats(self, request: ChatRequest) -> Iterator[str]:  # noqa: ARG002 all reaches the model as it is
+        yield from ()
+
+    def launch(self, at_start: AtStart, temporary: "tempfile.TemporaryDirectory[str]") -> Launch:  # noqa: ARG002 it is told later
+        named = self.default_model if self.default_model != DEFAULT_MODEL else None
+        env = self.environment({"OPENCODE_CONFIG_CONTENT": content(named, self.settings.provider)})
+        try:
+            env |= furnish(Path(temporary.name))
+        except OSError as error:
+            raise ConfigError(f"{error.filename} cannot be made: {error.strerror}", runner=self.name) from error
+        return Launch([self.binary(), "acp", *self.settings.args], env, self.directory("cwd"))
+
+    def health(self, agent: AcpAgent) -> Health:
+        health = super().health(agent)
+        version, oldest = health.version or "", TESTED_VERSIONS[0]
+        if re.fullmatch(r"\d+(\.\d+)+", version) and numbers(version) < numbers(oldest):
+            old = f"{version} is older than {oldest}, the oldest version that is known to work"
+            return replace(health, state="degraded", reason="unsupported", detail=old, hint=self.install_hint)
+        return health
