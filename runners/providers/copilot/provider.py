@@ -17,7 +17,7 @@ from runners.messages import ChatRequest, ImagePart, ModelInfo
 from runners.provider import Health, LlmProvider, Session
 from runners.providers.copilot.failures import not_logged_in
 from runners.providers.copilot.oneshot import ARGUMENTS as ONE_SHOT_ARGUMENTS
-from runners.providers.copilot.oneshot import OneShotSession
+from runners.providers.copilot.oneshot import OneShotCopilot
 from runners.providers.copilot.server import CopilotServer
 from runners.providers.copilot.session import CopilotSession
 from runners.providers.copilot.settings import CopilotSettings
@@ -165,7 +165,7 @@ class CopilotProvider(LlmProvider):
         limit = self.settings.provider.max_prompt_tokens if self.settings.provider else None
         return CopilotSession(self, self._shared, server, settings, limit)
 
-    def _one_shot(self) -> OneShotSession:
+    def _one_shot(self) -> OneShotCopilot:
         env = self._environment()
         argv = [self.binary(), *ONE_SHOT_ARGUMENTS, *self.settings.args]
         if self.settings.provider is not None:
@@ -176,7 +176,7 @@ class CopilotProvider(LlmProvider):
             }
         if self.default_model != self.vendor_default_model:
             argv += ["--model", self.default_model]
-        return OneShotSession(self, argv, env=env, cwd=self.directory("cwd"))
+        return OneShotCopilot(self, argv, env=env, cwd=self.directory("cwd"))
 
     async def _start(self) -> CopilotServer:
         argv = [self.binary(), *_HEADLESS, *self.settings.args]
