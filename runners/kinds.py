@@ -14,6 +14,7 @@ _BUILT_IN = {
     "copilot": "runners.providers.copilot.provider:CopilotProvider",
     "echo": "runners.providers.echo:EchoProvider",
     "gemini": "runners.providers.gemini.provider:GeminiProvider",
+    "jsonlines": "runners.providers.jsonlines.provider:JsonLinesProvider",
     "ollama": "runners.providers.ollama.provider:OllamaProvider",
     "terminal": "runners.providers.terminal.provider:TerminalProvider",
     "opencode": "runners.providers.opencode.provider:OpencodeProvider",
