@@ -21,7 +21,7 @@ def make_subject(request: pytest.FixtureRequest) -> MakeSubject:
         return STANDING_IN[request.param]
     cli, version = request.param
     make, _ = REAL[cli]
-    binary = real_cli(cli, version)
+    binary = real_cli(cli.split()[0], version)
     return lambda world: make(world, binary)
 
 

@@ -17,6 +17,7 @@ from tests.subjects.codex import real_codex
 from tests.subjects.copilot import real_copilot, replayed_copilot, replayed_one_shot_copilot
 from tests.subjects.echo import echo
 from tests.subjects.gemini import real_gemini
+from tests.subjects.jsonlines import declared_claude, fake_jsonlines
 from tests.subjects.ollama import serving_ollama, spawned_ollama
 from tests.subjects.opencode import real_opencode
 from tests.subjects.terminal import ollama_run, python
@@ -35,6 +36,7 @@ STANDING_IN: dict[str, MakeSubject] = {
     "acp": fake_agent,
     "terminal-ollama-run": ollama_run,
     "terminal-python": python,
+    "jsonlines-fake": fake_jsonlines,
 }
 """Those that need no vendor's CLI."""
 
@@ -46,5 +48,6 @@ REAL: dict[str, tuple[MakeRealSubject, tuple[str, ...]]] = {
     "codex-acp": (real_codex_agent, (CODEX_ACP_VERSION,)),
     "gemini": (real_gemini, GEMINI_VERSIONS),
     "opencode": (real_opencode, OPENCODE_VERSIONS),
+    "claude declared": (declared_claude, CLAUDE_VERSIONS[-1:]),
 }
-"""Those of real CLIs, each with the versions to test."""
+"""Those of real CLIs, each with the versions to test; the first word is the CLI's name."""
