@@ -73,7 +73,7 @@ def before_it_answers() -> None:
             emit(type="end", tokens={"in": "many", "out": 1})
 
 
-def before_it_ends(shown: str) -> None:
+def before_it_ends() -> None:
     match FAULT:
         case "exits_zero":
             sys.exit(0)
@@ -87,10 +87,10 @@ def before_it_ends(shown: str) -> None:
         case "huge_line":
             write(b"x" * (65 * 1024 * 1024) + b"\n")
             time.sleep(3600)
-        case "says_more":
-            emit(type="whole", text=shown + " and more")
         case "says_other":
             emit(type="whole", text="something else")
+            emit(type="end")
+            sys.exit(0)
 
 
 def main() -> None:
@@ -115,7 +115,7 @@ def main() -> None:
         if text == "[hold]":
             time.sleep(3600)
         if FAULT and len(shown) >= len(text) // 2:
-            before_it_ends(shown)
+            before_it_ends()
     emit(type="whole", text=text)
     emit(type="end", why="finished", tokens={"in": 11, "cached": 3, "out": 7})
     if FAULT == "exits_after":

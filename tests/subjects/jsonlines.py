@@ -16,10 +16,10 @@ from runners.provider import LlmProvider
 from runners.providers.jsonlines.events import JsonLinesTranslator
 from runners.providers.jsonlines.provider import JsonLinesProvider
 from runners.testing import Received, Subject, request
+from runners.testing.apis.messages_api import MessagesApi, Reply, text, tool_calls
+from runners.testing.apis.stand_in import Json
 from runners.translator import Translator
 from tests.capability_matrix import README
-from tests.live.messages_api import MessagesApi, Reply, text, tool_calls
-from tests.live.stand_in import Json
 from tests.subjects.claude import received_by_api
 from tests.subjects.on_api import HOLD, OnApi
 from tests.world import World
