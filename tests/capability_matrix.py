@@ -7,12 +7,23 @@ from typing import Any
 from runners.kinds import provider_class
 
 README = Path(__file__).parents[1] / "README.md"
-KINDS = ("claude", "copilot", "codex", "ollama", "acp", "terminal", "echo")
+KINDS = ("claude", "copilot", "codex", "gemini", "opencode", "ollama", "acp", "jsonlines", "terminal", "echo")
 NEEDED: dict[str, dict[str, Any]] = {
     "acp": {"agent": True, "binary": "agent"},
+    "jsonlines": {"agent": True, "binary": "cli", "lines": {"whole_text": "text"}},
     "terminal": {"agent": True, "binary": "cli", "prompt": "> "},
 }
 """What an entry of a kind must say."""
+MOST: dict[str, dict[str, Any]] = {
+    "jsonlines": {
+        **NEEDED["jsonlines"],
+        "args": ["{system}", "{effort}"],
+        "lines": {"text": "text", "reasoning": "reasoning", "usage": {"input_tokens": "tokens"}},
+        "system_prompt": "replace",
+        "exact_text": True,
+    }
+}
+"""What it may say that its capabilities follow from."""
 
 BEGIN, END = "<!-- capabilities: made by `python -m tests.capability_matrix` -->\n", "<!-- end of capabilities -->\n"
 
@@ -29,11 +40,15 @@ def matrix() -> str:
 
 
 def _claims(kind: str) -> dict[str, Any]:
+    needed = NEEDED.get(kind, {})
+    least, most = (_claimed(kind, entry) for entry in (needed, MOST.get(kind, needed)))
+    return {name: claim if claim == most[name] else "as declared" for name, claim in least.items()}
+
+
+def _claimed(kind: str, entry: dict[str, Any]) -> dict[str, Any]:
     provider = provider_class(kind)
-    made = provider(
-        kind, provider.settings_type.model_validate({"kind": kind, **NEEDED.get(kind, {})}), state_dir=Path("unused")
-    )
-    return asdict(made.capabilities())
+    settings = provider.settings_type.model_validate({"kind": kind, **entry})
+    return asdict(provider(kind, settings, state_dir=Path("unused")).capabilities())
 
 
 def _cell(value: Any) -> str:
