@@ -27,7 +27,7 @@ def known_kinds() -> list[str]:
 
 
 def provider_class(kind: str) -> type[LlmProvider]:
-    """The class that serves a kind; ConfigError for an unknown one, or for an entry point that is no provider."""
+    """The class that serves a kind; ConfigError for an unknown one, and for an entry point that is of no use."""
     if kind in _BUILT_IN:
         module, _, name = _BUILT_IN[kind].partition(":")
         found = getattr(import_module(module), name)
@@ -35,7 +35,11 @@ def provider_class(kind: str) -> type[LlmProvider]:
         points = entry_points(group=ENTRY_POINTS, name=kind)
         if not points:
             raise ConfigError(f"unknown kind {kind!r}; known are {', '.join(known_kinds())}")
-        found = next(iter(points)).load()
+        point = next(iter(points))
+        try:
+            found = point.load()
+        except Exception as error:
+            raise ConfigError(f"kind {kind!r}: {point.value} cannot be loaded: {error}") from error
     if not (isinstance(found, type) and issubclass(found, LlmProvider)):
         raise ConfigError(f"kind {kind!r}: {found!r} is not an LlmProvider")
     return found
