@@ -44,6 +44,12 @@ _PACKAGES = {
 }
 
 
+def newest(cli: str) -> str:
+    """The newest version that is pinned."""
+    _, versions, _ = _PACKAGES[cli]
+    return versions[-1]
+
+
 def binary(cli: str, version: str) -> Path | None:
     """The program of a pinned version, or None when it is not installed: a native binary, or what Node runs."""
     _, _, pattern = _PACKAGES[cli]
