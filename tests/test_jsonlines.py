@@ -28,7 +28,7 @@ from runners.providers.jsonlines.provider import JsonLinesProvider
 from runners.stream import Failed, Text, Warn, fold
 from runners.testing import request
 from tests.subjects.jsonlines import FAKE_ENTRY, FakeJsonLines
-from tests.world import World
+from tests.world import Wire, World, user
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -269,3 +269,18 @@ async def test_what_is_not_declared_is_not_claimed(world: World) -> None:
     assert (able.system_prompt, able.history) == ("inline", "text")
     asked = request(TEXT, reasoning_effort="low")
     assert [chunk for chunk in bare.preflight(asked) if isinstance(chunk, Warn) and "effort" in chunk.message]
+
+
+async def test_a_daemon_chats_with_a_declared_cli_that_is_asked_for_by_name_and_asks_no_agent_unasked(
+    world: World,
+) -> None:
+    entry = FAKE_ENTRY | {"binary": str(FakeJsonLines(world).fake), "env": {"FAKE_CLI": "{}"}}
+    with world.daemon(world.config(json.dumps({"runners": {"mine": entry}}))):
+        async with await Wire.connect(world.socket) as wire:
+            chunks, response = await wire.read_until_response(
+                await wire.request("chat", model="mine:large", messages=user(TEXT))
+            )
+            assert [chunk["type"] for chunk in chunks] == ["start", "reasoning", "text", "text", "usage", "done"]
+            assert (response["result"]["content"], response["result"]["model"]) == (TEXT, "large-1")
+            refused = await wire.call("chat", messages=user(TEXT))
+            assert refused["error"]["data"]["kind"] == "model_not_found"
