@@ -127,7 +127,7 @@ MISTAKES = {
     ),
     "a mistyped kind": (
         "runners:\n  x:\n    kind: ecco\n",
-        "3: runners.x.kind: unknown kind 'ecco'; known are claude, copilot, echo, ollama",
+        "3: runners.x.kind: unknown kind 'ecco'; known are ",
     ),
     "no kind": ("runners:\n  x:\n    model: a\n", "2: runners.x: needs a kind"),
     "no entry": ("runners:\n  x:\n", "2: runners.x: needs a kind"),
