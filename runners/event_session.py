@@ -6,6 +6,7 @@ end. Where the events come from and what they mean is its subclasses' business.
 
 import asyncio
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -35,6 +36,8 @@ class EventSession(Session):
         self.provider = provider
         self.model = provider.default_model
         self.timeouts = provider.settings.timeouts
+        self.unknown: Counter[str] = Counter()
+        """The events of its turns so far that nobody knew, by their name."""
         provider.sessions.add(self)
 
     @abstractmethod
@@ -81,7 +84,9 @@ class EventSession(Session):
             self.awaits = frozenset()
             while not translator.ended:
                 deadlines.check()
-                chunks = translator.feed(await deadlines.wait(self.event()))
+                event = await deadlines.wait(self.event())
+                self.provider.when_told(translator.name_of(event), event)
+                chunks = translator.feed(event)
                 if translator.ended and not translator.is_clean:
                     self.settle(is_clean=False)
                 for chunk in chunks:
@@ -94,6 +99,7 @@ class EventSession(Session):
         except DeadlineExceededError as error:
             raise translator.retried_error or error from error
         finally:
+            self.unknown += translator.unknown
             overdue.cancel()
             deadlines.close()
             self._overdue()

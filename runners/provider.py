@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from runners.capabilities import Capabilities, gaps, refuse_what_would_be_lost
 from runners.errors import ConfigError, DeadlineExceededError, InvalidRequestError, RunnerError, UnsupportedError
@@ -168,6 +168,12 @@ class LlmProvider(ABC):
 
     serves_models: ClassVar[bool] = False
     """Its process loads models itself: their memory is theirs, and not the CLI's."""
+
+    surroundings: Mapping[str, str] = os.environ
+    """The environment of which the CLI may see a part."""
+
+    when_told: Callable[[str, dict[str, Any]], None] = staticmethod(lambda _name, _event: None)
+    """Called with every event that a CLI tells of a turn and its name (see Translator), before it is understood."""
 
     image_roles: ClassVar[tuple[str, ...]] = ("user",)
     """Whose messages may hold images."""
@@ -336,7 +342,8 @@ class LlmProvider(ABC):
 
     def environment(self, kind_env: Mapping[str, str]) -> dict[str, str]:
         """What the CLI may see: the allowed part of ours, what its kind needs, then the settings' `env`."""
-        return child_environment(os.environ, env={**kind_env, **self.settings.env}, env_pass=self.settings.env_pass)
+        env = {**kind_env, **self.settings.env}
+        return child_environment(self.surroundings, env=env, env_pass=self.settings.env_pass)
 
     def variable(self, name: str | None, *, key: str) -> str | None:
         """The value of a variable that the entry names under `key`: in its `env`, else in the daemon's environment.
@@ -345,7 +352,7 @@ class LlmProvider(ABC):
         """
         if name is None:
             return None
-        value = self.settings.env.get(name) or os.environ.get(name)
+        value = self.settings.env.get(name) or self.surroundings.get(name)
         if not value:
             where = f"runners.{self.name}.{key}"
             raise ConfigError(f"{where}: {name} stands neither in the entry's env nor in the daemon's environment")

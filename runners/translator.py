@@ -37,7 +37,7 @@ class Translator(ABC):
         try:
             chunks = self._chunks(event)
             if chunks is None:
-                self.unknown[str(event.get("type"))] += 1
+                self.unknown[self.name_of(event)] += 1
                 return []
             return list(chunks)
         except RunnerError:
@@ -45,7 +45,11 @@ class Translator(ABC):
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             self.ended = True
-            raise ProtocolError(f"an event {event.get('type')!s} has a form that is not known: {error!r}") from error
+            raise ProtocolError(f"an event {self.name_of(event)} has a form that is not known: {error!r}") from error
+
+    def name_of(self, event: Event) -> str:
+        """What its vendor calls this kind of event, whatever else is in it; events of one name have one form."""
+        return str(event.get("type"))
 
     @abstractmethod
     def _chunks(self, event: Event) -> Iterable[ChatChunk] | None:

@@ -104,6 +104,13 @@ class ClaudeTranslator(Translator):
         handler = self._handlers.get(str(event.get("type")))
         return None if handler is None else handler(event)
 
+    def name_of(self, event: Event) -> str:
+        """With its subtype or, of the API's stream, with the type of the event that it holds."""
+        name, inner = super().name_of(event), event.get("event")
+        if name == "stream_event" and isinstance(inner, dict):
+            return f"{name}/{inner.get('type')}"
+        return f"{name}/{event['subtype']}" if "subtype" in event else name
+
     # The answer as it streams
 
     def _stream_event(self, event: Event) -> Iterable[ChatChunk]:
@@ -129,8 +136,8 @@ class ClaudeTranslator(Translator):
             case "message_stop":
                 # An abandoned message is not over: what the CLI does next would begin it anew.
                 self._message_open = "abandoned_blocks" in event
-            case other:
-                self.unknown[f"stream_event/{other}"] += 1
+            case _:
+                self.unknown[self.name_of(event)] += 1
         return []
 
     def _begin_message(self, message_id: str, model: str | None) -> Iterator[ChatChunk]:
@@ -247,8 +254,8 @@ class ClaudeTranslator(Translator):
                 yield from self._retry(event)
             case "status" | "thinking_tokens" | "model_refusal_no_fallback":
                 pass
-            case other:
-                self.unknown[f"system/{other}"] += 1
+            case _:
+                self.unknown[self.name_of(event)] += 1
 
     def _check_tools(self, taken: list[str] | None) -> None:
         """Fails where the CLI has left tools out: it does so in silence, and often with all of them for one."""
