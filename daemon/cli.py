@@ -6,7 +6,7 @@ Every answering command is one call on the socket and imports nothing heavy; `se
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -14,7 +14,16 @@ from daemon import __version__
 from daemon.cli_service import service
 from daemon.client import Client
 from daemon.errors import EXIT_NO, DaemonError
-from daemon.output import config_errors, print_answer, print_json, print_table, reported, served, warn
+from daemon.output import (
+    config_errors,
+    print_answer,
+    print_json,
+    print_recordings,
+    print_table,
+    reported,
+    served,
+    warn,
+)
 from daemon.paths import log_path, socket_path
 from daemon.unix_socket import lock_path
 
@@ -199,17 +208,25 @@ def stop(socket: Path | None, *, as_json: bool) -> None:
 @main.command()
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="The runners.yaml to use.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def doctor(config_path: Path | None, *, as_json: bool) -> None:
+@click.option("--record", "is_recording", is_flag=True, help="Record what the CLIs tell, and what of it has drifted.")
+@click.argument("kinds", nargs=-1)
+def doctor(config_path: Path | None, kinds: tuple[str, ...], *, as_json: bool, is_recording: bool) -> None:
     """Look for every known CLI: where it is, which version, whether it is logged in, and what to do.
 
-    Asks the CLIs and no model, and needs no daemon.
+    Asks the CLIs and no model, and needs no daemon. With --record the installed CLIs of these KINDS (else of all) are
+    run against stand-ins for their models' APIs on 127.0.0.1, and what they tell is compared with what runnerd knows.
     """
+    if kinds and not is_recording:
+        raise click.UsageError("KINDS are for --record")
     loaded = _config(config_path)
     from daemon import logs
-    from daemon.doctor import examine
     from daemon.paths import private_directory, state_directory
 
     logs.configure("error")
+    if is_recording:
+        _record(loaded, kinds, private_directory(state_directory()), as_json=as_json)
+    from daemon.doctor import examine
+
     with reported(as_json=as_json):
         rows = examine(loaded, private_directory(state_directory()))
     try:
@@ -235,6 +252,21 @@ def doctor(config_path: Path | None, *, as_json: bool) -> None:
         shown = [row | {"login": _LOGINS[row["authenticated"]]} for row in rows]
         print_table(("name", "state", "version", "login", "binary", "detail", "hint"), shown)
     sys.exit(0 if any(row["ok"] and row["is_configured"] and not row["by_name_only"] for row in rows) else EXIT_NO)
+
+
+def _record(loaded: Any, kinds: tuple[str, ...], state_dir: Path, *, as_json: bool) -> NoReturn:
+    from daemon.doctor import record
+    from runners.kinds import known_kinds
+
+    if unknown := set(kinds).difference(known_kinds()):
+        raise click.UsageError(f"unknown kind {min(unknown)!r}; known are {', '.join(known_kinds())}")
+    with reported(as_json=as_json):
+        rows = record(loaded, state_dir, list(dict.fromkeys(kinds)) or known_kinds())
+    if as_json:
+        print_json({"runners": rows})
+    else:
+        print_recordings(rows)
+    sys.exit(EXIT_NO if any(row["drift"] or row["failed"] for row in rows) else 0)
 
 
 @main.group()

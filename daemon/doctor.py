@@ -4,7 +4,11 @@ Asks the CLIs itself, so that it has an answer where no daemon runs.
 """
 
 import asyncio
+import os
 import signal
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +16,46 @@ from daemon.config import Config
 from daemon.errors import DaemonError
 from daemon.reaper import leased
 from daemon.registry import Registry
-from runners.errors import ConfigError, NotInstalledError
+from runners.errors import ConfigError, NotInstalledError, RunnerError
 from runners.kinds import known_kinds, provider_class
 from runners.provider import LlmProvider
 from runners.settings import AgentSettings
+from runners.wire.environment import find_binary
+
+Rows = list[dict[str, Any]]
 
 
-def examine(config: Config, state_dir: Path) -> list[dict[str, Any]]:
+def examine(config: Config, state_dir: Path) -> Rows:
     """A row for each runner of the configuration, and for each known kind that it leaves out."""
+    return _looked_at(state_dir, lambda run_dir: _examine(config, state_dir, run_dir))
+
+
+def record(config: Config, state_dir: Path, kinds: Sequence[str]) -> Rows:
+    """A row for each of these kinds, and for each binary that the configuration names for one.
+
+    Each CLI that is installed is recorded anew, and compared with what runnerd has recorded of its kind.
+    """
+    return _looked_at(state_dir, lambda run_dir: _record(config, state_dir, run_dir, kinds))
+
+
+def _looked_at(state_dir: Path, look: Callable[[Path | None], Coroutine[Any, Any, Rows]]) -> Rows:
     try:
         with leased(state_dir) as run_dir:
-            return asyncio.run(_examine(config, state_dir, run_dir))
+            return asyncio.run(_until_signalled(look(run_dir)))
     except asyncio.CancelledError:
         raise DaemonError("ended by a signal before everything was looked at") from None
 
 
-async def _examine(config: Config, state_dir: Path, run_dir: Path | None) -> list[dict[str, Any]]:
+async def _until_signalled(look: Coroutine[Any, Any, Rows]) -> Rows:
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Who gives up waiting must not leave the CLIs behind.
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await look
+
+
+async def _examine(config: Config, state_dir: Path, run_dir: Path | None) -> Rows:
     registry = Registry(config, state_dir, run_dir)
     configured = {runner.kind for runner in registry.runners.values()}
     left_out = [provider_class(kind) for kind in known_kinds() if kind not in configured]
@@ -82,3 +105,50 @@ async def _row(runner: LlmProvider) -> dict[str, Any]:
         "detail": health.detail,
         "hint": health.hint,
     }
+
+
+async def _record(config: Config, state_dir: Path, run_dir: Path | None, kinds: Sequence[str]) -> Rows:
+    from runners.testing import recording  # brings a web server
+
+    configured = list(Registry(config, state_dir, run_dir).runners.values())
+    async with asyncio.TaskGroup() as group:
+        looking = [
+            group.create_task(_compared(found, binary, run_dir or state_dir))
+            for found in map(provider_class, kinds)
+            for binary in (_binaries(found, configured) if found.kind in recording.VENDORS else [None])
+        ]
+    return [task.result() for task in looking]
+
+
+def _binaries(found: type[LlmProvider], configured: Sequence[LlmProvider]) -> Iterable[str | RunnerError]:
+    """Those that the configuration names for a kind, each once, else the usual one; why not, where there is none."""
+    usual = partial(find_binary, found.program, dict(os.environ), hint=found.install_hint)
+    finds = [runner.binary for runner in configured if runner.kind == found.kind] or [usual]
+    return {str(binary): binary for binary in map(_binary_of, finds)}.values()
+
+
+def _binary_of(find: Callable[[], str]) -> str | RunnerError:
+    try:
+        return find()
+    except (NotInstalledError, ConfigError) as error:
+        return error
+
+
+async def _compared(found: type[LlmProvider], binary: str | RunnerError | None, directory: Path) -> dict[str, Any]:
+    """What a recording of a CLI says; `drift` and `failed` say where it is not as it was."""
+    from runners.testing import recording
+
+    row: dict[str, Any] = {"kind": found.kind, "binary": None, "version": None, "recorded": None, "detail": None}
+    row |= {"drift": [], "failed": {}}
+    if binary is None:
+        why = recording.UNRECORDED.get(found.kind, "runnerd has no stand-in for what its CLI calls")
+        return row | {"state": "not recorded", "detail": why}
+    if isinstance(binary, RunnerError):
+        return row | {"state": "not installed", "detail": binary.message}
+    before = recording.recorded(found.kind)
+    now = await recording.record(found.kind, binary, directory, since=before.versions[0])
+    drift = before.shapes.drift_of(now.shapes)
+    state = "failed" if now.failed else "drifted" if drift else "as recorded"
+    row |= {"binary": binary, "version": now.version, "recorded": ", ".join(before.versions)}
+    row |= {"state": "not recorded" if now.unfit else state, "detail": now.unfit}
+    return row | {"drift": [asdict(one) for one in drift], "failed": now.failed}

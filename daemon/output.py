@@ -21,6 +21,7 @@ from daemon.errors import (
 )
 
 _STYLES: dict[Any, str] = {"ready": "green", "degraded": "yellow", "unavailable": "red"}
+_STYLES |= {"as recorded": "green", "drifted": "yellow", "failed": "red"}
 
 
 @contextmanager
@@ -114,6 +115,25 @@ def print_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
         console.print(table)
     for line in printed.get().splitlines():
         click.echo(line.rstrip())
+
+
+def print_recordings(rows: list[dict[str, Any]]) -> None:
+    """What `doctor --record` found: a line for each CLI, then one for each difference and each failure."""
+    click.echo("Each CLI was run against a stand-in for its model's API on 127.0.0.1; no model was asked.\n")
+    print_table(("kind", "state", "version", "recorded", "binary", "detail"), rows)
+    for row in rows:
+        who = {"kind": row["kind"], "version": row["version"]}
+        if row["failed"]:
+            click.echo()
+            print_table(("kind", "version", "failed", "why"), [who | _pair(*one) for one in row["failed"].items()])
+        if row["drift"]:
+            click.echo()
+            differences = [who | {"is": one["what"]} | one for one in row["drift"]]
+            print_table(("kind", "version", "is", "event", "path", "recorded", "seen"), differences)
+
+
+def _pair(failed: str, why: str) -> dict[str, str]:
+    return {"failed": failed, "why": why}
 
 
 def served(ways: dict[str, Any]) -> str:

@@ -58,6 +58,12 @@ class Installed:
         """As far as a probe goes: its version, its server, its login."""
         return self.program("copilot", _COPILOT.format(logged_in=logged_in))
 
+    def real(self, name: str, binary: Path) -> Path:
+        """The vendor's own program."""
+        path = self._bin / name
+        path.symlink_to(binary)
+        return path
+
     def program(self, name: str, source: str) -> Path:
         """Any other program."""
         return self._world.program(f"bin/{name}", source)

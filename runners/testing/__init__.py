@@ -1,4 +1,7 @@
-"""For tests: a scripted provider, the provider contract as a kit, and a check that nothing is left behind."""
+"""For tests: a scripted provider, the provider contract as a kit, and a check that nothing is left behind.
+
+`recording` is for users too: it tells what an installed CLI does otherwise than the one that was tested.
+"""
 
 from runners.testing.contract import CONTRACTS as _CONTRACTS
 from runners.testing.contract import Contract, Received, Subject, called_by, calling, request

@@ -1,0 +1,10 @@
+"""Recording what the installed CLIs tell, run against stand-ins for their model APIs, and what of it has drifted.
+
+The shapes that were recorded stand in `shapes/`, one file for each kind.
+"""
+
+from runners.testing.recording.recorder import Recorded, Recording, record, recorded
+from runners.testing.recording.shapes import Drift, Shapes
+from runners.testing.recording.vendors import UNRECORDED, VENDORS
+
+__all__ = ["UNRECORDED", "VENDORS", "Drift", "Recorded", "Recording", "Shapes", "record", "recorded"]
