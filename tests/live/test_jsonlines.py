@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -128,7 +128,10 @@ async def test_a_declared_cli_says_what_our_own_runner_says(cli: Cli) -> None:
     assert len(cli.api.requests) == 1
     if cli.built_in is not None:
         own = await cli.built_in.complete(asked())
-        assert (own.content, own.usage, own.model) == (answer.content, answer.usage, answer.model)
+        assert (own.content, own.model) == (answer.content, answer.model)
+        # A CLI's other mode may tell less of what an answer cost.
+        told = {name: count for name, count in asdict(own.usage).items() if count is not None}
+        assert told.items() <= asdict(answer.usage).items()
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, AuthExpiredError), (429, RateLimitedError)])
