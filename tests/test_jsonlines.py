@@ -203,12 +203,14 @@ async def test_a_system_prompt_in_a_file_has_any_length_and_one_in_an_argument_d
     assert "system_file" in str(caught.value.hint)
 
 
-async def test_what_no_argument_can_be_is_refused(world: World) -> None:
-    provider = FakeJsonLines(world).provider
-    for model, kind in (("a\0b", InvalidRequestError), ("--yolo", ModelNotFoundError)):
-        with pytest.raises(kind):
+async def test_what_no_argument_can_be_is_refused_and_no_client_makes_an_option_of_it(world: World) -> None:
+    subject = FakeJsonLines(world)
+    bare = subject.made(args=["--model", "{model}", "--system-file={system_file}"])
+    for provider, model in ((subject.provider, "a\0b"), (bare, "--yolo")):
+        with pytest.raises(InvalidRequestError):
             await provider.complete(request(TEXT, model=model))
-    told_none = FakeJsonLines(world).made(args=["--system-file={system_file}"])
+    assert (await subject.provider.complete(request(TEXT, model="--yolo"))).model == "--yolo-1"
+    told_none = subject.made(args=["--system-file={system_file}"])
     with pytest.raises(ModelNotFoundError, match="cannot be told a model"):
         await told_none.complete(request(TEXT, model="large"))
 

@@ -38,14 +38,22 @@ Argument = Annotated[str, AfterValidator(_checked)]
 def filled(arguments: Iterable[str], values: Mapping[str, str | None]) -> list[str]:
     """The arguments with their values; one of which a value is None is left out.
 
-    Raises InvalidRequestError for what no argument can be.
+    Raises InvalidRequestError for what no argument can be, and for one that a client would make an option of.
     """
     told = [argument for argument in arguments if all(values[name] is not None for name in placeholders(argument))]
     made = [argument.format(**values) for argument in told]
     for argument, whole in zip(told, made, strict=True):
-        if "\0" in whole:
-            raise InvalidRequestError(f"the argument {argument!r} would hold a NUL, which none can")
-        if len(whole.encode(errors="replace")) >= _ARGUMENT_BYTES:
-            hint = "{system_file} takes a system prompt of any length" if "{system}" in argument else None
-            raise InvalidRequestError(f"the argument {argument!r} would be longer than 128 KiB", hint=hint)
+        if why := _unfit(argument, whole):
+            hint = "{system_file} takes every system prompt" if "{system}" in argument else None
+            raise InvalidRequestError(f"the argument {argument!r} {why}", hint=hint)
     return made
+
+
+def _unfit(argument: str, whole: str) -> str | None:
+    if "\0" in whole:
+        return "would hold a NUL, which none can"
+    if len(whole.encode(errors="replace")) >= _ARGUMENT_BYTES:
+        return "would be longer than 128 KiB"
+    if whole.startswith("-") and not argument.startswith("-"):
+        return "would begin with `-`, as an option does"
+    return None

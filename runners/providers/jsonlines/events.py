@@ -90,7 +90,8 @@ class JsonLinesTranslator(Translator):
             yield Start(f"msg_{uuid.uuid4().hex}", self._runner, self._model)
 
     def _show(self, piece: str) -> Iterator[ChatChunk]:
-        self._shown.append(piece)
+        if "whole_text" in self._rules:
+            self._shown.append(piece)
         yield from _pieces(Text, piece)
 
     def _rest_of(self, whole: str) -> Iterator[ChatChunk]:
@@ -122,6 +123,7 @@ class JsonLinesTranslator(Translator):
         message = rules.message.text(event)
         if message is None:
             return
+        message = message or f"{self._runner} says that it failed, and not why"
         kind = rules.kind(message, event)
         if kind is None and any(codes for _, codes in self._settings.exit_codes.items()):
             self._failure = message

@@ -79,11 +79,8 @@ class JsonLinesProvider(LlmProvider):
         return await run(argv, env=self.environment({}), cwd=self.directory("cwd"))
 
     async def open(self) -> "JsonLinesSession":
-        model = self.default_model
-        if "model" not in self.settings.takes and model != (self.settings.model or _NO_MODEL):
+        if "model" not in self.settings.takes and self.default_model != (self.settings.model or _NO_MODEL):
             raise ModelNotFoundError(f"{self.name} cannot be told a model: no argument of its entry takes {{model}}")
-        if model.startswith("-"):
-            raise ModelNotFoundError(f"{model!r} is no model: {self.name} would take it for an option")
         self.binary()  # an entry whose CLI is missing fails here, and not in the middle of a turn
         return JsonLinesSession(self)
 
