@@ -11,12 +11,12 @@ import pytest_asyncio
 
 from daemon.config import load_config
 from runners.errors import AuthExpiredError, RateLimitedError, VendorError
-from runners.kinds import known_kinds, provider_class
+from runners.kinds import provider_class
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider
 from runners.providers.jsonlines.provider import JsonLinesProvider
 from runners.testing import request
-from runners.testing.apis import messages_api, responses_api
+from runners.testing.apis import gemini_api, messages_api, responses_api
 from runners.testing.apis.stand_in import BaseError, BaseReply, Json, StandIn
 from tests.conftest import real_cli
 from tests.live.install import newest
@@ -40,6 +40,13 @@ stream_max_retries = 0
 """
 
 
+GEMINI_SETTINGS: Json = {
+    "security": {"auth": {"selectedType": "gemini-api-key"}},  # else it takes a base URL for a gateway
+    "general": {"maxAttempts": 1},
+    "privacy": {"usageStatisticsEnabled": False},
+}
+
+
 @dataclass(frozen=True)
 class Cli:
     """A declared CLI in a world of its own, and what is behind it. `built_in` is our own runner for it."""
@@ -47,7 +54,7 @@ class Cli:
     name: str
     api: StandIn
     declared: JsonLinesProvider
-    built_in: LlmProvider | None
+    built_in: LlmProvider
     says: Callable[[], BaseReply]
     fails: Callable[[int], BaseError]
 
@@ -79,7 +86,21 @@ async def codex(world: World) -> AsyncIterator[Cli]:
         )
 
 
-CLIS = {"claude": claude, "codex": codex}
+@asynccontextmanager
+async def gemini(world: World) -> AsyncIterator[Cli]:
+    async with gemini_api.GeminiApi() as api:
+        put(world.home / ".gemini" / "settings.json", json.dumps(GEMINI_SETTINGS))
+        env = {"GEMINI_API_KEY": "dummy", "GOOGLE_GEMINI_BASE_URL": api.url}
+        yield Cli(
+            "gemini",
+            api,
+            *both(world, "gemini", env),
+            lambda: gemini_api.text("Hel", "lo"),
+            lambda status: gemini_api.error(status, "no", "SOME_STATUS"),
+        )
+
+
+CLIS = {"claude": claude, "codex": codex, "gemini": gemini}
 
 
 def put(path: Path, text: str) -> None:
@@ -87,12 +108,10 @@ def put(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def both(world: World, name: str, env: Json, **own: str) -> tuple[JsonLinesProvider, LlmProvider | None]:
+def both(world: World, name: str, env: Json, **own: str) -> tuple[JsonLinesProvider, LlmProvider]:
     """The runner that README declares and our own, with what its entry needs, on the same CLI."""
     at: Json = {"binary": str(real_cli(name, newest(name))), "env": NO_PROXY | env}
     made = loaded(world, declared(name), **at)
-    if name not in known_kinds():
-        return made, None
     env = {"HOME": str(world.home)} | at["env"]
     entry = {"kind": name, "model": made.settings.model, **at, **own, "env": env}
     settings = load_config(world.config(json.dumps({"runners": {"own": entry}}))).runners["own"]
@@ -105,8 +124,7 @@ async def cli(request: pytest.FixtureRequest) -> AsyncIterator[Cli]:
     try:
         async with CLIS[request.param](world) as made:
             yield made
-            if made.built_in is not None:
-                await made.built_in.aclose()
+            await made.built_in.aclose()
     finally:
         world.close()
 
@@ -126,12 +144,11 @@ async def test_a_declared_cli_says_what_our_own_runner_says(cli: Cli) -> None:
     sent = cli.api.requests[-1].raw.decode()
     assert SYSTEM in sent
     assert len(cli.api.requests) == 1
-    if cli.built_in is not None:
-        own = await cli.built_in.complete(asked())
-        assert (own.content, own.model) == (answer.content, answer.model)
-        # A CLI's other mode may tell less of what an answer cost.
-        told = {name: count for name, count in asdict(own.usage).items() if count is not None}
-        assert told.items() <= asdict(answer.usage).items()
+    own = await cli.built_in.complete(asked())
+    assert (own.content, own.model) == (answer.content, answer.model)
+    # A CLI's other mode may tell less of what an answer cost.
+    told = {name: count for name, count in asdict(own.usage).items() if count is not None}
+    assert told.items() <= asdict(answer.usage).items()
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, AuthExpiredError), (429, RateLimitedError)])
@@ -145,8 +162,8 @@ async def test_a_failure_is_of_its_kind(cli: Cli, status: int, kind: type[Except
 async def test_health_tells_the_version_and_the_login(cli: Cli) -> None:
     health = await cli.declared.health_check()
     assert health.version
-    # The key of a model API of one's own is no login of codex.
-    logins = {"claude": (True, True), "codex": (False, False)}
+    # The key of a model API of one's own is no login of codex, and gemini has no word for it.
+    logins = {"claude": (True, True), "codex": (False, False), "gemini": (True, None)}
     assert (health.ok, health.authenticated) == logins[cli.name]
 
 
