@@ -168,7 +168,7 @@ async def test_behind_its_end_an_exit_code_counts_no_more(world: World) -> None:
 
 
 async def test_a_cli_that_hangs_meets_its_deadline(world: World) -> None:
-    seen, error = await failed(faulty(world, "hangs", {"timeouts": {"silence_s": 0.5}}), DeadlineExceededError)
+    seen, error = await failed(faulty(world, "hangs", {"timeouts": {"silence_s": 4}}), DeadlineExceededError)
     assert (seen, error.deadline) == (FIRST, "silence_s")
     late = faulty(world, "silent", {"timeouts": {"first_chunk_s": 0.5}})
     seen, error = await failed(late, DeadlineExceededError, "x" * 1_000_000)
