@@ -8,6 +8,7 @@ import pytest
 
 from daemon.config import load_config
 from runners.errors import ConfigError
+from runners.kinds import known_kinds
 from tests.world import World
 
 GOOD = "runners: {echo: {kind: echo}}\n"
@@ -127,7 +128,7 @@ MISTAKES = {
     ),
     "a mistyped kind": (
         "runners:\n  x:\n    kind: ecco\n",
-        "3: runners.x.kind: unknown kind 'ecco'; known are ",
+        f"3: runners.x.kind: unknown kind 'ecco'; known are {', '.join(known_kinds())}",
     ),
     "no kind": ("runners:\n  x:\n    model: a\n", "2: runners.x: needs a kind"),
     "no entry": ("runners:\n  x:\n", "2: runners.x: needs a kind"),

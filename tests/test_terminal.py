@@ -129,6 +129,20 @@ async def test_in_a_narrow_terminal_the_message_is_exact_and_the_answer_as_it_wa
     await session.aclose()
 
 
+async def test_a_message_can_be_pasted(world: World) -> None:
+    subject = FakeOllamaRun(world)
+    provider = subject.made(bracketed_paste=True, multiline=None)
+    for text in ("one", "one\n/bye\n  two\tand\n\nthree", "x" * 3000):
+        await provider.complete(request(text))
+        assert subject.chats()[-1][-1]["content"] == text.replace("\t", " " * 8)
+
+
+async def test_an_answer_that_is_sent_whole_may_take_longer_than_its_first_chunk(world: World) -> None:
+    program = "input('> ')\nfor _ in range(4): print('more', flush=True); time.sleep(0.5)\ninput('> ')"
+    provider = scripted(world, program, streams="answer", timeouts={"first_chunk_s": 1.5})
+    assert (await provider.complete(request("go"))).content == "more\nmore\nmore\nmore"
+
+
 async def test_a_message_that_the_cli_would_misread_costs_no_session(world: World) -> None:
     subject = FakeOllamaRun(world)
     for text, kind in {"a \x1b[201~\r/bye": InvalidRequestError, 'def f():\n    """doc"""': UnsupportedError}.items():

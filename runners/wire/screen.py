@@ -20,6 +20,8 @@ _KEPT_MODES = {(modes.IRM, False), (modes.LNM, False), (_BRACKETED_PASTE, True)}
 }
 _WRAPS = -1
 """The cell that a row has whose text goes on in the next one, because it did not fit."""
+_TEXT = -2
+"""The cell with the text of a row that has not changed since it was read: an answer is looked at with every piece."""
 _REPLIES_AT_ONCE = 16
 _STUB = Char("")
 _cell = lru_cache(maxsize=4096)(Char)
@@ -73,33 +75,54 @@ class Screen(pyte.Screen):
 
         A row that goes on in the next one, because it did not fit, is one with it.
         """
-        rows = [""]
-        last = self.cursor.y
-        for y in range(max(begin[0] - self._rows_gone, 0), last + 1):
-            first_column = begin[1] if y + self._rows_gone == begin[0] else 0
-            rows[-1] += self._text(y, first_column, self.cursor.x if y == last else None)
-            if y < last and _WRAPS not in self.buffer.get(y, {}):
-                rows.append("")
-        return rows
+        return self._rows_from(max(begin[0] - self._rows_gone, 0), begin)
+
+    def line(self, begin: Place) -> str:
+        """The last of these rows."""
+        y, first = self.cursor.y, max(begin[0] - self._rows_gone, 0)
+        while y > first and _WRAPS in self.buffer.get(y - 1, {}):
+            y -= 1
+        return self._rows_from(y, begin)[-1]
 
     def seen(self) -> str:
         """All that is on the screen, for a person to read."""
         rows = [self._text(y).rstrip() for y in range(self.lines)]
         return "\n".join(rows).strip("\n")
 
+    def _rows_from(self, first: int, begin: Place) -> list[str]:
+        rows, last = [""], self.cursor.y
+        for y in range(first, last + 1):
+            first_column = begin[1] if y + self._rows_gone == begin[0] else 0
+            rows[-1] += self._text(y, first_column, self.cursor.x if y == last else None)
+            if y < last and _WRAPS not in self.buffer.get(y, {}):
+                rows.append("")
+        return rows
+
     def _text(self, y: int, begin: int = 0, end: int | None = None) -> str:
         row: dict[int, Char] = self.buffer.get(y, {})
+        is_whole = begin == 0 and end is None
+        if is_whole and _TEXT in row:
+            return row[_TEXT].data
+        columns = sorted(x for x in row if begin <= x and (end is None or x < end))
         pieces, at = [], begin
-        for x in sorted(row):
-            if x < begin:
-                continue
-            if end is not None and x >= end:
-                break
-            pieces += [" " * (x - at), row[x].data]
-            at = x + 1
+        if columns and columns[0] == begin and columns[-1] - begin + 1 == len(columns):
+            pieces, at = [row[x].data for x in columns], columns[-1] + 1  # without gaps, as nearly always
+        else:
+            for x in columns:
+                pieces += [" " * (x - at), row[x].data]
+                at = x + 1
         if end is not None:
             pieces.append(" " * (end - at))
-        return "".join(pieces)
+        text = "".join(pieces)
+        if is_whole and row:
+            row[_TEXT] = Char(text)
+        return text
+
+    def _changed(self, y: int) -> dict[int, Char]:
+        """A row whose cells are about to change."""
+        row: dict[int, Char] = self.buffer[y]
+        row.pop(_TEXT, None)
+        return row
 
     # What pyte calls
 
@@ -114,14 +137,14 @@ class Screen(pyte.Screen):
                 self._wrap(width)
             if modes.IRM in self.mode:
                 self.insert_characters(width)
-            row = self.buffer[self.cursor.y]
+            row = self._changed(self.cursor.y)
             row[self.cursor.x] = _cell(char)
             if width == 2:
                 row[self.cursor.x + 1] = _STUB
             self.cursor.x += width
 
     def _attach(self, char: str, width: int) -> None:
-        row = self.buffer[self.cursor.y]
+        row = self._changed(self.cursor.y)
         x = self.cursor.x - 1
         if x in row and row[x] == _STUB:
             x -= 1
@@ -151,7 +174,7 @@ class Screen(pyte.Screen):
 
     def tab(self) -> None:
         """On to the next stop. It stays a tab where nothing stands yet, for a text to have it."""
-        row, x = self.buffer[self.cursor.y], self.cursor.x
+        row, x = self._changed(self.cursor.y), self.cursor.x
         stop = min(x - x % 8 + 8, self.columns - 1)
         if not any(at in row for at in range(x, stop)):
             row.update(dict.fromkeys(range(x + 1, stop), _STUB))
@@ -169,7 +192,7 @@ class Screen(pyte.Screen):
         self._erase(self.cursor.y, self.cursor.x, self.cursor.x + (count or 1))
 
     def _erase(self, y: int, begin: int, end: int) -> None:
-        row: dict[int, Char] = self.buffer.get(y, {})
+        row = self._changed(y)
         for x in [x for x in row if begin <= x < end]:
             del row[x]
         if end >= self.columns:
@@ -192,7 +215,7 @@ class Screen(pyte.Screen):
         self._move_cells(-(count or 1))
 
     def _move_cells(self, by: int) -> None:
-        row, begin = self.buffer[self.cursor.y], self.cursor.x
+        row, begin = self._changed(self.cursor.y), self.cursor.x
         moved = {x + by: row.pop(x) for x in [x for x in row if x >= begin]}
         row.update({x: cell for x, cell in moved.items() if begin <= x < self.columns})
 

@@ -64,6 +64,7 @@ class Console:
         self._has_read_lines = False
         self._control_bytes = 0
         self._furthest = _START
+        self._written_bytes = 0
         self._written_at = asyncio.get_running_loop().time()
 
     async def settle(self) -> None:
@@ -131,18 +132,22 @@ class Console:
         if self._settings.bracketed_paste and not self.screen.takes_pastes:
             raise ProtocolError("the CLI has not asked for pastes in brackets: `bracketed_paste` is not for it")
         self.screen.keep_from(begin)
+        # So many bytes, and not fewer, show it; to compare before is in vain, and of a long text takes long.
+        enough = self._written_bytes + len("".join(typed.shown.split()).encode(self._settings.encoding))
         for at in range(0, len(keys), _WRITE_BYTES):
             # It must be read what it shows of them, else it stops reading.
             await self._write(keys[at : at + _WRITE_BYTES])
             while self._cli.has_more:
-                await wait(self.more())
+                await wait(self._piece())
         if not self._settings.echo:
             return
-        scrolled = self.screen.scrolled()
+        scrolled = ""
         try:
-            while not self._shows(typed, scrolled, begin):
-                await wait(self._piece())
+            while True:
                 scrolled += self.screen.scrolled()
+                if self._written_bytes >= enough and self._shows(typed, scrolled, begin):
+                    return
+                await wait(self._piece())
         except DeadlineExceededError as error:
             error.stderr_tail = self.tail()
             error.hint = "it does not show what is typed: is it one for `echo: false`?"
@@ -183,7 +188,7 @@ class Console:
         self.begin = _START
 
     def _line(self) -> str:
-        return self.screen.rows(self.begin)[-1]
+        return self.screen.line(self.begin)
 
     def _is_before_prompt(self) -> bool:
         line = self._line()
@@ -213,6 +218,7 @@ class Console:
 
     def _take(self, piece: bytes) -> None:
         self._written_at = asyncio.get_running_loop().time()
+        self._written_bytes += len(piece)
         self._has_read_lines = self._has_read_lines or (self._reads_keys_at_prompt and not self._cli.reads_keys)
         self.screen.feed(self._decoder.decode(piece))
         for reply in self.screen.replies:

@@ -46,10 +46,11 @@ class TerminalTranslator(Translator):
     def _look(self, scrolled: str, rows: list[str], end: str | None) -> Iterator[ChatChunk]:
         self._final += scrolled
         whole = self._final + "\n".join(rows)
-        self._refuse_failures(whole)
-        stable = whole[: self._stable(rows)].rstrip() if end is None else whole.rstrip()
         if end == "interrupt":
             stable = self._sent
+        else:
+            self._refuse_failures(whole)
+            stable = whole[: self._stable(rows)].rstrip() if end is None else whole.rstrip()
         if end or len(stable) > len(self._sent):
             yield from self._show(stable, is_whole=end is not None)
         done = min(len(self._final), len(self._sent))
@@ -82,9 +83,10 @@ class TerminalTranslator(Translator):
             return 0
         at = len(self._final)
         for row in rows[:-1]:
-            if self._transient.fullmatch(row):
+            after = at + len(row) + 1
+            if after > len(self._sent) and self._transient.fullmatch(row):
                 return at
-            at += len(row) + 1
+            at = after
         line = rows[-1]
         is_open = self._settings.streams == "lines" or len(line) <= self._prompt_columns
         return at if is_open or self._transient.fullmatch(line) else at + _last_word(line)
@@ -94,6 +96,11 @@ class TerminalTranslator(Translator):
             for line in whole[whole.rfind("\n", 0, len(self._sent)) + 1 :].split("\n"):
                 if error := self._settings.failure(line):
                     raise error
+
+
+def holds_text(rows: list[str], settings: TerminalSettings) -> bool:
+    """Whether there is any text that is not to be taken away again."""
+    return any(row.strip() and not re.fullmatch(settings.transient, row) for row in rows)
 
 
 def _last_word(line: str) -> int:

@@ -10,7 +10,7 @@ from runners.process_session import ProcessSession
 from runners.prompt import as_one_text
 from runners.provider import Sampling, SessionOptions
 from runners.providers.terminal.console import Console
-from runners.providers.terminal.events import TerminalTranslator
+from runners.providers.terminal.events import TerminalTranslator, holds_text
 from runners.providers.terminal.sent import plain, typed
 from runners.providers.terminal.settings import TerminalSettings
 from runners.translator import Event
@@ -34,6 +34,7 @@ class TerminalSession(ProcessSession):
         self._settings = settings
         self._console = Console(process, settings)
         self._system = ""
+        self._deadlines: TurnDeadlines | None = None
         self._stopping: asyncio.TimerHandle | None = None
 
     async def prepare(self, options: SessionOptions) -> None:
@@ -59,8 +60,13 @@ class TerminalSession(ProcessSession):
     async def say(self, messages: list[ChatMessage], _sampling: Sampling, deadlines: TurnDeadlines) -> None:
         text = as_one_text(self._system if self.turns == 1 else "", messages)
         keys = typed(plain(text, self._settings), self._settings)
-        await self._console.rest(deadlines.wait)
-        await self._console.type(keys, deadlines.wait)
+        self._deadlines = deadlines
+        try:
+            await self._console.rest(deadlines.wait)
+            await self._console.type(keys, deadlines.wait)
+        except RunnerError:
+            if self._stopping is None:
+                raise
 
     async def event(self) -> Event:
         end: str | None = None
@@ -75,6 +81,9 @@ class TerminalSession(ProcessSession):
         if self._stopping is not None:
             end = "interrupt"
         rows = self._console.answer()
+        if self._deadlines is not None and holds_text(rows, self._settings):
+            # It has begun to answer, also where nothing is sent before the end.
+            self._deadlines.is_content_seen = True
         return {"type": "screen", "scrolled": self._console.screen.scrolled(), "rows": rows, "end": end}
 
     async def interrupt(self) -> None:
