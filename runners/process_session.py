@@ -62,12 +62,13 @@ class ProcessSession(EventSession):
 class JsonLines:
     """What a process prints as JSON objects. A line that is none is skipped and counted.
 
-    The first one's length is logged, never its content.
+    The first one's length is logged, never its content. The last object may lack its line feed: half of one is none.
     """
 
     def __init__(self, runner: str, process: CliProcess) -> None:
         self._runner = runner
         self._process = process
+        self._has_ended = False
         self.stray_lines = 0
 
     async def next(self) -> Event:
@@ -75,6 +76,10 @@ class JsonLines:
         while True:
             line = await self._process.read_line()
             if line is None:
+                last = [] if self._has_ended else self._process.unended()
+                self._has_ended = True
+                if last and (event := json_object(last[0])) is not None:
+                    return event
                 raise await self._process.exited_early("it closed its output before its answer was whole")
             event = json_object(line)
             if event is not None:

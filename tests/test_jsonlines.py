@@ -75,6 +75,13 @@ async def test_half_a_line_is_no_end(world: World) -> None:
     assert (seen, error.exit_code) == (FIRST, 0)
 
 
+async def test_the_last_line_needs_no_line_feed(world: World) -> None:
+    response = await faulty(world, "no_line_feed").complete(request(TEXT))
+    assert (response.content, response.stop_reason) == (TEXT, "end_turn")
+    assert response.usage is not None
+    assert response.usage.output_tokens == 7
+
+
 async def test_without_a_declared_end_a_good_exit_is_the_end(world: World) -> None:
     assert await answered(faulty(world, "exits_zero", NO_END)) == FIRST
 

@@ -138,7 +138,7 @@ class CliProcess:
     async def read_line(self) -> bytes | None:
         """The next line without its line feed; None at the end of stdout.
 
-        A last line that was not ended is dropped: half a JSON line means nothing. LineTooLongError past the cap.
+        A last line that was not ended is no line, see `unended`. LineTooLongError past the cap.
         """
         while True:
             line = self._pipes.pop_line()
@@ -193,7 +193,11 @@ class CliProcess:
             size += len(line) + 1
             if size > cap_bytes:
                 raise LineTooLongError(f"its output passes the cap of {cap_bytes} bytes")
-        return [*lines, *self._pipes.rest()]
+        return [*lines, *self.unended()]
+
+    def unended(self) -> list[bytes]:
+        """Behind the end of stdout: what stands there without a line feed, when something does."""
+        return self._pipes.rest()
 
     async def wait(self) -> int:
         """Waits for its end and returns the exit code."""

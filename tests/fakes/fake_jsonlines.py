@@ -117,7 +117,8 @@ def main() -> None:
         if FAULT and len(shown) >= len(text) // 2:
             before_it_ends()
     emit(type="whole", text=text)
-    emit(type="end", why="finished", tokens={"in": 11, "cached": 3, "out": 7})
+    end = {"type": "end", "why": "finished", "tokens": {"in": 11, "cached": 3, "out": 7}}
+    write(json.dumps(end).encode() + (b"" if FAULT == "no_line_feed" else b"\n"))
     if FAULT == "exits_after":
         sys.exit(EXIT_CODE)
 
