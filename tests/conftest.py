@@ -7,6 +7,7 @@ import pytest
 
 from daemon import pool
 from runners.providers.claude import provider as claude_provider
+from runners.providers.codex import provider as codex_provider
 from runners.providers.copilot import provider as copilot_provider
 from runners.testing import leaves_nothing
 from tests.live.install import binary, editor
@@ -76,6 +77,12 @@ def claude(request: pytest.FixtureRequest) -> Path:
 def copilot(request: pytest.FixtureRequest) -> Path:
     """The real copilot, in each pinned version whose headless server is used."""
     return real_cli("copilot", request.param)
+
+
+@pytest.fixture(scope="session")
+def codex() -> Path:
+    """The real codex, in the newest pinned version: the contract runs the oldest too."""
+    return real_cli("codex", codex_provider.TESTED_VERSIONS[-1])
 
 
 def real_cli(cli: str, version: str) -> Path:

@@ -6,6 +6,7 @@ import pytest_asyncio
 
 from tests.conftest import real_cli
 from tests.live.claude_lab import claude_lab
+from tests.live.codex_lab import codex_lab
 from tests.live.copilot_lab import copilot_lab
 from tests.live.lab import Entries, Lab
 from tests.live.tool_lab import CLIS, ToolLab, tool_lab
@@ -52,6 +53,20 @@ async def lab_of_copilot(module_copilot_lab: Lab) -> AsyncIterator[Lab]:
     """The module's daemon with copilot, with a connection of the test's own."""
     async with module_copilot_lab.connected():
         yield module_copilot_lab
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_codex_lab(module_world: World, codex: Path, entries: Entries | None) -> AsyncIterator[Lab]:
+    """A daemon with codex that a module's tests share."""
+    async with codex_lab(module_world, codex, entries or {"codex": {}}) as lab:
+        yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab_of_codex(module_codex_lab: Lab) -> AsyncIterator[Lab]:
+    """The module's daemon with codex, with a connection of the test's own."""
+    async with module_codex_lab.connected():
+        yield module_codex_lab
 
 
 @pytest.fixture(scope="module", params=CLIS, ids="-".join)

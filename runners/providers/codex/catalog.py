@@ -14,7 +14,9 @@ _WINDOW = 1_000_000_000
 
 _TOOL_LESS: dict[str, Any] = {
     "apply_patch_tool_type": None,
+    "base_instructions": "",
     "experimental_supported_tools": [],
+    "model_messages": None,
     "multi_agent_version": None,
     "shell_type": "disabled",
     "supports_parallel_tool_calls": True,
@@ -29,7 +31,6 @@ _TOOL_LESS: dict[str, Any] = {
 _UNKNOWN: dict[str, Any] = {
     "slug": "",  # the CLI takes the entry whose name is the longest beginning of a model's
     "display_name": "",
-    "base_instructions": "",
     "priority": 0,
     "supported_in_api": True,
     "supported_reasoning_levels": [],

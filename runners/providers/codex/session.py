@@ -59,7 +59,9 @@ class CodexSession(TranscriptSession):
             reasoning["model_reasoning_effort"] = options.reasoning_effort
         self._settings = {
             "model": None if self.model == VENDORS_DEFAULT else self.model,
-            "baseInstructions": options.system,
+            # In the place of its own instructions some models would be told ours twice.
+            "baseInstructions": "",
+            "developerInstructions": options.system,
             "dynamicTools": definitions(options.tools, self._names),
             "config": reasoning,
             "cwd": str(self.server.cwd),
