@@ -13,11 +13,12 @@ API_KEY_VARIABLE = "RUNNERD_CODEX_API_KEY"
 
 _OWN_SERVER = "runnerd"
 
-# What would offer tools, add words to the prompt or start programs. Some are on for certain models or logins only.
+# What would offer tools, add words to the prompt, start programs or call an address that nobody listens at for ever.
+# Some are on for certain models or logins only.
 _FEATURES = (
     *("apps", "goals", "hooks", "image_generation", "in_app_browser", "memories", "multi_agent", "multi_agent_v2"),
     *("plugins", "remote_plugin", "shell_snapshot", "shell_tool", "skill_search", "sleep_tool", "tool_suggest"),
-    *("unified_exec", "view_image", "workspace_dependencies"),
+    *("unbounded_connection_retries", "unified_exec", "view_image", "workspace_dependencies"),
 )
 _SETTINGS = {
     "analytics.enabled": False,

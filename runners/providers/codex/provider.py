@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.capabilities import Capabilities
-from runners.errors import ConfigError, ProtocolError
+from runners.errors import ConfigError, NotAuthenticatedError, ProtocolError
 from runners.installed import InstalledVersion, numbers
 from runners.messages import ChatRequest, ModelInfo
 from runners.process_session import json_object
@@ -107,6 +107,8 @@ class CodexProvider(LlmProvider):
         server = await self._shared.acquire()
         try:
             health = await self._login(server)
+        except NotAuthenticatedError as error:
+            health = Health.unavailable(error)
         finally:
             await asyncio.shield(self._shared.release(server))
         version, oldest = str(self._version), TESTED_VERSIONS[0]
@@ -120,18 +122,24 @@ class CodexProvider(LlmProvider):
         return replace(health, version=version)
 
     async def _login(self, server: CodexServer) -> Health:
-        """What the CLI says of its login: local, and without a model call."""
+        """What the CLI says of its login, local and without a model call; NotAuthenticatedError when it has none."""
         if self.settings.base_url is not None:
             return Health("ready", detail=f"with the server at {self.settings.base_url}, whose key only a chat proves")
-        account = (await server.call("account/read", {})).get("account")
-        if account is None:
-            return Health.unavailable(not_logged_in())
-        how = f"{account.get('type')} {account.get('planType') or ''}".strip()
+        told = await server.call("account/read", {})
+        account = told.get("account") or {}
+        if not account and told.get("requiresOpenaiAuth"):
+            raise not_logged_in()
+        how = f"{account.get('type', 'nothing')} {account.get('planType') or ''}".strip()
         return Health("ready", authenticated=True, detail=f"logged in by {how}")
 
     async def open(self) -> Session:
         await self.discover()
         server = await self._shared.acquire()
+        try:
+            await self._login(server)  # without one the CLI would ask its vendor all the same, again and again
+        except BaseException:
+            await asyncio.shield(self._shared.release(server))
+            raise
         return CodexSession(self, self._shared, server, is_own_server=self.settings.base_url is not None)
 
     async def _start(self) -> CodexServer:
