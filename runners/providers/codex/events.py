@@ -48,6 +48,7 @@ class CodexTranslator(Translator):
         self._started = False
         self._texts: dict[str, list[str]] = {}
         self._cost: Counter[str] = Counter()
+        self._last_cost: Counter[str] = Counter()
         self._handlers: dict[str, Callable[[Event], Iterator[ChatChunk]]] = {
             "item/agentMessage/delta": self._message_delta,
             "item/reasoning/summaryPartAdded": self._reasoning_part,
@@ -56,6 +57,7 @@ class CodexTranslator(Translator):
             "item/completed": self._item,
             "rawResponseItem/completed": self._raw_item,
             "rawResponse/completed": self._call_end,
+            "thread/tokenUsage/updated": self._usage_told,
             "model/rerouted": self._rerouted,
             "error": self._error,
             "turn/completed": self._turn_end,
@@ -113,7 +115,7 @@ class CodexTranslator(Translator):
     # How it ends
 
     def _call_end(self, params: Event) -> Iterator[ChatChunk]:
-        """The end of a call of the model, and what it cost. Its other word on that waits for the results of tools."""
+        """The end of a call of the model, and what it cost."""
         self._cost.update(params.get("usage") or {})
         if self._calls.made:
             self.is_clean = self._calls.are_all_ours
@@ -121,10 +123,15 @@ class CodexTranslator(Translator):
                 self.awaits = self._calls.ids
             yield from self._end("tool_calls", "function_call")
 
+    def _usage_told(self, params: Event) -> Iterator[ChatChunk]:
+        """What the newest call cost, where `rawResponse/completed` is not told. It waits for the results of tools."""
+        self._last_cost = Counter(params["tokenUsage"]["last"])
+        yield from ()
+
     def _end(self, stop_reason: str, raw: str) -> Iterator[ChatChunk]:
         self.ended = True
-        if self._cost:
-            yield UsageReport(_usage(self._cost))
+        if cost := self._cost or self._last_cost:
+            yield UsageReport(_usage(cost))
         yield Done(stop_reason, raw)
 
     def _turn_end(self, params: Event) -> Iterator[ChatChunk]:

@@ -74,8 +74,12 @@ def failure(error: Event, *, is_own_server: bool) -> RunnerError:
         kind = _STATUSES.get(status, InvalidRequestError if status < 500 else VendorError)
     elif is_refusal:
         kind = InvalidRequestError
+    elif said.startswith("rate limit exceeded"):
+        kind = RateLimitedError
     else:
-        kind = NetworkError if isinstance(info, dict) or _BROKEN.search(said) else VendorError
+        # What it tries again behind it calls a stream that was disconnected, whatever it was.
+        is_broken = isinstance(info, dict) and "responseStreamDisconnected" not in info
+        kind = NetworkError if is_broken or _BROKEN.search(said) else VendorError
     return kind(message, hint=_hint(kind, status, is_own_server=is_own_server), retry_after_s=_again_in(said))
 
 
