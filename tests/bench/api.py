@@ -6,16 +6,22 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
-from runners.testing.apis import completions_api, messages_api
+from runners.testing.apis import completions_api, messages_api, responses_api
 from runners.testing.apis.stand_in import BaseReply, StandIn
 from tests.bench.reading import Child, Json, lines
 from tests.world import CHECKOUT, World
 
 _DELTAS = 20
+_APIS: dict[str, tuple[Callable[[], StandIn], Callable[..., BaseReply]]] = {
+    "claude": (messages_api.MessagesApi, messages_api.text),
+    "codex": (responses_api.ResponsesApi, responses_api.text),
+    "copilot": (completions_api.CompletionsApi, completions_api.text),
+}
 
 
 class Api:
@@ -56,8 +62,8 @@ def answer(number: int, deltas: int) -> list[str]:
 
 
 async def _serve(kind: str) -> None:
-    api: StandIn = messages_api.MessagesApi() if kind == "claude" else completions_api.CompletionsApi()
-    text = messages_api.text if kind == "claude" else completions_api.text
+    made, text = _APIS[kind]
+    api = made()
     numbers, deltas = count(1), _DELTAS
 
     def reply(_body: Json) -> BaseReply:

@@ -30,7 +30,7 @@ class Sent(NamedTuple):
 
 
 def measure(size: Size) -> Iterator[Row]:
-    for kind, version, path in real_clis(size, "claude", "copilot"):
+    for kind, version, path in real_clis(size, "claude", "copilot", "codex"):
         with open_world() as world, Api(world, kind.kind) as api:
             subject = kind(world, path, version, api.url)
             if not subject.is_live:
@@ -67,7 +67,7 @@ def _sixth(house: House, api: Api, runner: str, tee: Path) -> Sent:
 
 def _assert_each_once(body: Json, history: list[Json]) -> None:
     """No message is lost on its way, and none is sent twice."""
-    received = json.dumps(body["messages"])
+    received = json.dumps(body.get("messages") or body["input"])
     for message in history:
         times = received.count(message["content"].strip())
         assert times == 1, f"the API received {times} times: {message}"

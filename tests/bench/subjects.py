@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from runners.providers.claude import provider as claude
+from runners.providers.codex import provider as codex
 from runners.providers.copilot import provider as copilot
 from tests.bench.claude import Claude
+from tests.bench.codex import Codex
 from tests.bench.copilot import Copilot
 from tests.bench.size import Size
 from tests.bench.way import Subject
@@ -12,6 +14,7 @@ from tests.live.install import binary
 
 _KINDS: dict[str, tuple[type[Subject], tuple[str, ...]]] = {
     "claude": (Claude, claude.TESTED_VERSIONS),
+    "codex": (Codex, codex.TESTED_VERSIONS[-1:]),
     "copilot": (Copilot, copilot.TESTED_VERSIONS),
 }
 
