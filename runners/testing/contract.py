@@ -53,6 +53,8 @@ class Subject(ABC):
     """Whether its model can write arguments that are no JSON object."""
     whole_properties: int = 40
     """How many properties, of 220 bytes each, a tool may have of which its model is told everything."""
+    tells_usage_of_whole_turns: bool = False
+    """Whether its CLI, which goes on with its own turn behind the results of tools, tells what that cost at its end."""
     model_usage: tuple[int, int] | None = None
     """What every call of its model costs, as (input, output) tokens, where it is always the same."""
 

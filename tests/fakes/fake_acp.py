@@ -5,7 +5,9 @@
 that its introduction has in place of its own; `models` is `options` or `legacy`; `usage` is what a result tells.
 
 The answer to a prompt is the text that its model would have been sent: that of the prompt's blocks. A text of
-`[word] rest` makes it do otherwise, see `_SCENES`: what it says then is told there.
+`[word] rest` makes it do otherwise, see `_SCENES`: what it says then is told there. That of the contract kit's
+`calling`, also as the result of a tool, is answered with these calls of the tools that it was given a server of, one
+behind the other. What a model API would have been sent is logged as `api`. With `leave` it asks for that first.
 """
 
 import itertools
@@ -16,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,9 @@ _lock = threading.Lock()
 _ids = itertools.count(1)
 _asked: dict[int, "queue.Queue[Json]"] = {}
 _cancelled: dict[str, threading.Event] = {}
+_conversations: dict[str, list[Json]] = {}
+_servers: dict[str, "Server"] = {}
+_waiting: dict[str, "queue.Queue[Json | None]"] = {}
 
 
 def send(**message: Any) -> None:
@@ -65,6 +71,31 @@ def ask(method: str, **params: Any) -> Json:
     return _asked[number].get()
 
 
+class Server:
+    """A server of tools, asked over HTTP as the protocol says; its answer is JSON or a stream of one event."""
+
+    def __init__(self, told: Json) -> None:
+        self._url = told["url"]
+        self._headers = {header["name"]: header["value"] for header in told["headers"]}
+        self._headers |= {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        self.ask("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo={"name": "f", "version": "1"})
+        self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        self.tools = self.ask("tools/list")["result"]["tools"]
+
+    def ask(self, method: str, **params: Any) -> Json:
+        body = self._post({"jsonrpc": "2.0", "id": next(_ids), "method": method, "params": params})
+        if body.startswith((b":", b"event:")):
+            body = next(line for line in body.split(b"\n") if line.startswith(b"data: ")).removeprefix(b"data: ")
+        answer: Json = json.loads(body)
+        return answer
+
+    def _post(self, message: Json) -> bytes:
+        asked = urllib.request.Request(self._url, json.dumps(message).encode(), self._headers)
+        with urllib.request.urlopen(asked) as answer:
+            body: bytes = answer.read()
+        return body
+
+
 class Turn:
     """A prompt that is worked on, in a thread of its own."""
 
@@ -73,11 +104,38 @@ class Turn:
         self.text = text
         self.cancelled = _cancelled[session]
         self.stop_reason = "end_turn"
+        self.said: list[str] = []
 
     def update(self, what: str, **fields: Any) -> None:
         send(method="session/update", params={"sessionId": self.session, "update": {"sessionUpdate": what, **fields}})
 
+    def answer(self, text: str) -> None:
+        """What the model would answer its last message."""
+        server = _servers.get(self.session)
+        log(api={"messages": _conversations[self.session], "tools": server.tools if server else []})
+        word, found, rest = text.removeprefix("[").partition("]")
+        scene = _SCENES.get(word) if found and text.startswith("[") else None
+        (scene or echo)(self, rest.removeprefix(" ") if scene else text)
+
+    def asked_client(self, name: str, arguments: Json) -> Json | None:
+        """The result of a tool of the client's; None when the turn was cancelled."""
+        waiting = _waiting[self.session] = queue.Queue()
+        server = _servers[self.session]
+
+        def asking() -> None:
+            try:
+                waiting.put(server.ask("tools/call", name=name, arguments=arguments)["result"])
+            except OSError:
+                waiting.put(None)
+
+        threading.Thread(target=asking, daemon=True).start()
+        result = waiting.get()
+        if result is None:
+            self.stop_reason = "cancelled"
+        return result
+
     def say(self, text: str, kind: str = "agent_message_chunk") -> None:
+        self.said.append(text)
         self.update(kind, content={"type": "text", "text": text})
 
 
@@ -160,6 +218,33 @@ def wait(turn: Turn, _rest: str) -> None:
     turn.stop_reason = "cancelled"
 
 
+def call(turn: Turn, rest: str) -> None:
+    """Makes calls, and answers what the last of them brought: its text, or what that asks for in turn."""
+    told = json.loads(rest)
+    if told["text"]:
+        turn.say(told["text"])
+    calls = [(f"t{next(_ids)}", name, json.loads(raw)) for name, raw in told["calls"]]
+    said = {"role": "assistant", "text": told["text"], "calls": calls}
+    results: list[Json] = []
+    for call_id, name, arguments in calls:
+        title = {"toolCallId": call_id, "title": f"mcp__runnerd__{name}"}
+        turn.update("tool_call", **title)
+        if "leave" in ORDER:
+            options = [{"optionId": kind, "name": kind, "kind": kind} for kind in ("allow_once", "reject_once")]
+            answer = ask("session/request_permission", sessionId=turn.session, toolCall=title, options=options)
+            if answer["result"]["outcome"].get("optionId") != "allow_once":
+                turn.say("I may not.")
+                return
+        found = turn.asked_client(name, arguments)
+        if found is None:
+            return
+        text = "".join(block["text"] for block in found["content"] if block["type"] == "text")
+        results.append({"role": "tool", "id": call_id, "text": text, "is_error": found["isError"]})
+    _conversations[turn.session] += [said, *results]
+    turn.said.clear()
+    turn.answer(results[-1]["text"])
+
+
 def stay_mute(_turn: Turn, _rest: str) -> None:
     pass
 
@@ -182,6 +267,7 @@ _SCENES: dict[str, Callable[[Turn, str], None]] = {
     "stop": stop,
     "wait": wait,
     "mute": stay_mute,
+    "call": call,
 }
 
 
@@ -189,13 +275,13 @@ def prompt(request_id: int, params: Json) -> None:
     blocks = params["prompt"]
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
     turn = Turn(params["sessionId"], text)
-    word, found, rest = text.removeprefix("[").partition("]")
+    _conversations[turn.session].append({"role": "user", "text": text})
     try:
-        scene = _SCENES.get(word) if found and text.startswith("[") else None
-        (scene or echo)(turn, rest.removeprefix(" ") if scene else text)
+        turn.answer(text)
     except FailError as error:
         send(id=request_id, error=error.args[0])
         return
+    _conversations[turn.session].append({"role": "assistant", "text": "".join(turn.said), "calls": []})
     usage = {"usage": ORDER.get("usage", USAGE)} if turn.stop_reason != "cancelled" else {}
     turn.update("usage_update", used=26, size=200_000, cost={"amount": 0.5 * next(_turns), "currency": "USD"})
     send(id=request_id, result={"stopReason": turn.stop_reason, **usage})
@@ -206,14 +292,18 @@ _turns = itertools.count(1)
 
 def introduction() -> Json:
     able = {"promptCapabilities": {"image": True}, "sessionCapabilities": {"close": {}}}
+    able["mcpCapabilities"] = {"http": True}
     ways = [{"id": "key", "name": "Key", "description": "Set FAKE_KEY"}]
     info = {"name": "fake", "title": "Fake Agent", "version": "1.2.3"}
     told = {"protocolVersion": 1, "agentCapabilities": able, "agentInfo": info, "authMethods": ways}
     return {**told, **ORDER.get("say", {})}
 
 
-def new_session() -> Json:
+def new_session(servers: list[Json]) -> Json:
     session = f"s{next(_ids)}"
+    _conversations[session] = []
+    for server in servers:
+        _servers[session] = Server(server)
     _cancelled[session] = threading.Event()
     told: Json = {"sessionId": session}
     if ORDER.get("models") == "legacy":
@@ -237,7 +327,7 @@ def serve(request_id: int, method: str, params: Json) -> None:
     elif method == "initialize":
         send(id=request_id, result=introduction())
     elif method == "session/new":
-        send(id=request_id, result=new_session())
+        send(id=request_id, result=new_session(params["mcpServers"]))
     elif method == "session/prompt":
         prompt(request_id, params)
     elif method in ("session/set_model", "session/set_config_option"):
@@ -266,7 +356,10 @@ def main() -> None:
             _asked[message["id"]].put(message)
         elif request_id is None:
             if method == "session/cancel":
-                _cancelled[message["params"]["sessionId"]].set()
+                session = message["params"]["sessionId"]
+                _cancelled[session].set()
+                if session in _waiting:
+                    _waiting[session].put(None)
         else:
             threading.Thread(target=serve, args=(request_id, method, message["params"]), daemon=True).start()
     if "eof" in IGNORES:

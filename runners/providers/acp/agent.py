@@ -4,7 +4,8 @@ import asyncio
 import copy
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,8 @@ from runners.errors import AuthExpiredError, NotAuthenticatedError, ProtocolErro
 from runners.provider import ProcessRef
 from runners.providers.acp.conversation import AgentSession
 from runners.providers.acp.dialect import AtStart, Dialect
+from runners.providers.acp.tool_server import ToolServer, is_ours
+from runners.tools import ToolDefinition
 from runners.wire.deadlines import within
 from runners.wire.jsonrpc import METHOD_NOT_FOUND, RequestId, RpcError, RpcProcess
 
@@ -24,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 PROTOCOL = 1
 _CLEAN_UP_S = 2.0
+_CATCH_UP_S = 2.0
 _MOST_SPENT = 64
 """So many sessions are left behind in an agent that cannot close one, before the next ones get another process."""
 
@@ -148,15 +152,29 @@ class AcpAgent:
         """Tells the agent something that it does not answer."""
         await self._rpc.peer.notify(method, params)
 
-    async def new_session(self, mcp_servers: list[dict[str, Any]] | None = None) -> AgentSession:
-        """A new session in it, in an empty directory."""
+    async def catch_up(self) -> None:
+        """Waits until all that it has written by now is read: an answer to anything, an error too, comes behind it."""
+        with suppress(RpcError, RunnerError, TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                await self._rpc.peer.call("_runnerd/catch_up", {})
+
+    async def new_session(self, tools: Sequence[ToolDefinition] = ()) -> AgentSession:
+        """A new session in it, in an empty directory. Its model may call these tools of the client's."""
         from acp.schema import NewSessionResponse
 
-        told = await self.call("session/new", {"cwd": str(self.cwd), "mcpServers": mcp_servers or []})
+        server = ToolServer(tools) if tools else None
+        if server is not None:
+            await server.start()
         try:
+            addresses = [server.address] if server is not None else []
+            told = await self.call("session/new", {"cwd": str(self.cwd), "mcpServers": addresses})
             NewSessionResponse.model_validate(told)
-            return self._adopted(told)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return self._adopted(told, server)
+        except BaseException as error:
+            if server is not None:
+                await server.aclose()
+            if not isinstance(error, ValueError | KeyError | TypeError | AttributeError):
+                raise
             form = f"the agent's answer to `session/new` is not of its known form: {error}"
             raise ProtocolError(form) from error
 
@@ -169,8 +187,10 @@ class AcpAgent:
             form = f"the agent's answer to `session/load` is not of its known form: {error}"
             raise ProtocolError(form) from error
 
-    def _adopted(self, told: dict[str, Any]) -> AgentSession:
-        session = AgentSession(self, told)
+    def _adopted(self, told: dict[str, Any], tools: ToolServer | None = None) -> AgentSession:
+        session = AgentSession(self, told, tools)
+        if tools is not None:
+            tools.called = session.called
         self.sessions[session.id] = session
         return session
 
@@ -196,7 +216,7 @@ class AcpAgent:
             if self._broken is None:
                 _log.warning("the agent %d: %s", self._rpc.cli.pid, error)
         finally:
-            session.drop()
+            await session.aclose()
             self.sessions.pop(session.id, None)
             self._spent += 1
             if self._spent >= _MOST_SPENT and not self.closes_sessions:
@@ -215,7 +235,7 @@ class AcpAgent:
     async def _answer(self, _request_id: RequestId, method: str, params: dict[str, Any]) -> Any:
         session = self.sessions.get(str(params.get("sessionId")))
         if method == "session/request_permission":
-            return _denied(params, session)
+            return _decided(params, session)
         raise RpcError(METHOD_NOT_FOUND, f"this client grants nothing, {method} included")
 
     def _heard(self, method: str, params: dict[str, Any]) -> None:
@@ -232,14 +252,19 @@ class AcpAgent:
         self._retire()
 
 
-def _denied(params: dict[str, Any], session: AgentSession | None) -> dict[str, Any]:
-    """The answer to a request for leave: no, this once; where that is no option, or the turn was cancelled, none."""
-    options = params.get("options")
+def _decided(params: dict[str, Any], session: AgentSession | None) -> dict[str, Any]:
+    """The answer to a request for leave: for the client's own tools, which it calls itself, yes; for all else no.
+
+    Yes and no are for this once. Where that is no option, or the turn was cancelled, there is none.
+    """
+    call, options = params.get("toolCall"), params.get("options")
+    call = call if isinstance(call, dict) else {}
+    is_granted = session is not None and session.tools is not None and is_ours(call, session.tools.offered)
+    if session is not None and not is_granted:
+        session.inbox.put({**call, "type": "refused"})
+    kind = "allow_once" if is_granted else "reject_once"
     options = [option for option in options if isinstance(option, dict)] if isinstance(options, list) else []
-    refusals = [option.get("optionId") for option in options if option.get("kind") == "reject_once"]
-    if session is not None:
-        call = params.get("toolCall")
-        session.inbox.put({**(call if isinstance(call, dict) else {}), "type": "refused"})
-    if not refusals or session is None or session.is_spent:
+    chosen = [option.get("optionId") for option in options if option.get("kind") == kind]
+    if not chosen or session is None or session.is_spent:
         return {"outcome": {"outcome": "cancelled"}}
-    return {"outcome": {"outcome": "selected", "optionId": refusals[0]}}
+    return {"outcome": {"outcome": "selected", "optionId": chosen[0]}}

@@ -15,6 +15,7 @@ from runners.wire.jsonrpc import RpcError
 
 if TYPE_CHECKING:
     from runners.providers.acp.agent import AcpAgent
+    from runners.providers.acp.tool_server import ToolServer
 
 
 class AgentSession:
@@ -24,13 +25,14 @@ class AgentSession:
     the agent says, and `models` are those that it lists, with what they are called.
     """
 
-    def __init__(self, agent: "AcpAgent", told: Event) -> None:
+    def __init__(self, agent: "AcpAgent", told: Event, tools: "ToolServer | None" = None) -> None:
         self.id: str = told["sessionId"]
         self.inbox = AcpInbox()
         self.holds = 0
         self.cost_usd = 0.0
         self.is_spent = False
         """It was asked to stop, or is no longer ours: no other turn may follow."""
+        self.tools = tools
         self._agent = agent
         self._prompt: asyncio.Task[None] | None = None
         self._is_said = asyncio.Event()
@@ -94,6 +96,11 @@ class AgentSession:
         else:
             self.inbox.put({**(result if isinstance(result, dict) else {}), "type": "result"})
 
+    async def called(self, call_id: str, name: str, arguments: dict[str, Any]) -> None:
+        """The agent calls a tool of the client's. What it has said before is on its way in another pipe."""
+        await self._agent.catch_up()
+        self.inbox.put({"type": "called", "id": call_id, "name": name, "arguments": arguments})
+
     async def cancel(self) -> None:
         """Asks the agent to stop what it works on; the prompt's result then says `cancelled`."""
         self.is_spent = True
@@ -110,7 +117,9 @@ class AgentSession:
         if self._agent.closes_sessions and not self._agent.is_gone:
             await self._agent.call("session/close", {"sessionId": self.id})
 
-    def drop(self) -> None:
-        """Waits for nothing more."""
+    async def aclose(self) -> None:
+        """Waits for nothing more. A call of a tool that is still open is given up only now: it gets no answer."""
         if self._prompt is not None:
             self._prompt.cancel()
+        if self.tools is not None:
+            await self.tools.aclose()

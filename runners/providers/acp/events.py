@@ -1,11 +1,12 @@
 """An ACP agent's updates, and the answer to a prompt, as chunks: pure, one translator for each turn, no I/O.
 
 An event is an update with its `sessionUpdate` as `type`, or one of ours: `result` and `failed` for the answer to
-`session/prompt`, `refused` for what the agent asked us for.
+`session/prompt`, `called` for a call of the client's tools, `refused` for what else the agent asked us for.
 """
 
+import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -13,8 +14,11 @@ from runners.errors import AuthExpiredError, NotAuthenticatedError, RequestCance
 from runners.inbox import JOINED_CHARACTERS, Inbox
 from runners.messages import Usage
 from runners.providers.acp.dialect import Dialect
+from runners.providers.acp.tool_server import SERVER, names_of
 from runners.providers.acp.usage import added, counted
 from runners.stream import ChatChunk, Done, Reasoning, Start, SurrogateJoiner, Text, UsageReport, Warn
+from runners.tool_calls import ToolCalls
+from runners.tools import ToolDefinition
 from runners.translator import Event, Translator
 
 _STOP_REASONS = {"end_turn": "end_turn", "max_tokens": "length", "refusal": "content_filter", "cancelled": "cancelled"}
@@ -31,27 +35,39 @@ class AcpTranslator(Translator):
     """An agent's updates.
 
     What it does with tools of its own is no call for the client to make, but nothing to be silent about either: each is
-    a warning. `cost_before_usd` is what its session had cost before this turn; `has_usage`: it has said what the turn
-    cost.
+    a warning. Behind a call of the client's `tools` its turn goes on: `used` are the ids of all tools in it so far.
+    `cost_before_usd` is what its session had cost before; `has_usage`: it has said what the turn cost.
     """
 
-    def __init__(self, runner: str, model: str, dialect: Dialect | None = None, *, cost_before_usd: float = 0) -> None:
+    def __init__(
+        self,
+        runner: str,
+        model: str,
+        dialect: Dialect | None = None,
+        *,
+        tools: Sequence[ToolDefinition] = (),
+        used: set[str] | None = None,
+        cost_before_usd: float = 0,
+    ) -> None:
         super().__init__(runner)
         self.has_usage = False
         self.cost_usd = cost_before_usd
         self._cost_before_usd = cost_before_usd
         self._model = model
         self._dialect = dialect or Dialect()
+        self._names = names_of(tools)
+        self._calls = ToolCalls(tools)
         self._started = False
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
-        self._used: set[str] = set()
+        self._used = set() if used is None else used
         self._usage: Usage | None = None
         self._handlers: dict[str, Callable[[Event], Iterator[ChatChunk]]] = {
             "agent_message_chunk": self._message,
             "agent_thought_chunk": self._thought,
             "tool_call": self._tool,
             "tool_call_update": self._tool,
+            "called": self._called,
             "usage_update": self._cost,
             "result": self._result,
             "failed": self._failed,
@@ -90,7 +106,23 @@ class AcpTranslator(Translator):
         if event["toolCallId"] not in self._used:
             self._used.add(event["toolCallId"])
             yield from self._start()
+            if SERVER in str(event.get("title")):
+                return  # one of the client's: it comes as a call, too
             yield Warn(f"the agent uses a tool of its own: {_titled(event)}")
+
+    def _called(self, event: Event) -> Iterator[ChatChunk]:
+        """The agent asks for a tool of the client's. Of several at once each other one comes behind the result."""
+        yield from self._start()
+        self.ended = self.is_clean = True
+        yield from self._flushed()
+        arguments = json.dumps(event["arguments"], ensure_ascii=False)
+        yield from self._calls.whole(event["id"], self._names.own(event["name"]), arguments)
+        self.awaits = self._calls.ids
+        yield Done("tool_calls")
+
+    def _flushed(self) -> Iterator[ChatChunk]:
+        yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
+        yield from (Text(piece) for piece in [self._text.flush()] if piece)
 
     def _refused(self, event: Event) -> Iterator[ChatChunk]:
         yield Warn(f"the agent asked for leave, and was refused: {_titled(event)}")
@@ -110,8 +142,7 @@ class AcpTranslator(Translator):
         self.ended = True
         # Behind anything else the agent's session may hold another conversation than its client does.
         self.is_clean = raw == "end_turn"
-        yield from (Reasoning(piece) for piece in [self._reasoning.flush()] if piece)
-        yield from (Text(piece) for piece in [self._text.flush()] if piece)
+        yield from self._flushed()
         usage = self._dialect.usage(event) or self._usage
         if usage is not None:
             self.has_usage = True

@@ -19,6 +19,7 @@ from runners.providers.acp.dialect import AtStart, Dialect
 from runners.providers.acp.sent import moves_images
 from runners.providers.acp.session import DEFAULT_MODEL, AcpSession
 from runners.providers.acp.settings import AcpSettings
+from runners.providers.acp.tool_server import names_of
 from runners.settings import RunnerSettings
 
 
@@ -52,6 +53,7 @@ class AcpProvider(LlmProvider):
         return Capabilities(
             streaming=True,
             reasoning=True,
+            tools=bool(able and able.mcp_capabilities and able.mcp_capabilities.http),
             images=bool(able and able.prompt_capabilities and able.prompt_capabilities.image),
             interrupt=True,
             usage=known.has_usage,
@@ -63,6 +65,7 @@ class AcpProvider(LlmProvider):
             yield "the agent may take what begins with `/` for a command of its own"
         if moves_images(request.conversation):
             yield "the agent is shown the images behind all text"
+        yield from names_of(request.tools).caveats(self.name)
 
     def launch(self, at_start: AtStart, temporary: "tempfile.TemporaryDirectory[str]") -> Launch:  # noqa: ARG002 overriders
         """What starts the agent. `temporary` is its TMPDIR, and goes with it: what is written there it may read."""

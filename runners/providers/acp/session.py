@@ -39,6 +39,7 @@ class AcpSession(TranscriptSession):
         self.options = SessionOptions()
         self.held: AgentSession | None = None
         self._said = 0
+        self._used: set[str] = set()
         self._last = AcpTranslator(provider.name, self.model, agents.dialect)
         self._inbox = AcpInbox()
         self._farewells: set[asyncio.Task[None]] = set()
@@ -56,7 +57,7 @@ class AcpSession(TranscriptSession):
 
     async def _new(self) -> AgentSession:
         agent = self.agent
-        session = await agent.new_session()
+        session = await agent.new_session(self.options.tools)
         await self.choose_model(agent, session)
         return session
 
@@ -80,6 +81,10 @@ class AcpSession(TranscriptSession):
         self._agents.latest_system = options.system
         if needed != self.agent.at_start:
             await self._move(await self._agents.acquire(needed))
+        elif options.tools:
+            # An agent is told of tools when a session begins.
+            self.let_go()
+            await self.begin()
         self.state = "idle"
 
     async def _move(self, agent: AcpAgent) -> None:
@@ -100,19 +105,31 @@ class AcpSession(TranscriptSession):
         held = self.held
         model = held.model if held is not None and held.model else self.model
         cost_usd = held.cost_usd if held is not None else 0.0
-        self._last = AcpTranslator(self.provider.name, model, self._agents.dialect, cost_before_usd=cost_usd)
+        self._used = self._used if self.awaits else set()
+        self._last = AcpTranslator(
+            self.provider.name,
+            model,
+            self._agents.dialect,
+            tools=self.options.tools,
+            used=self._used,
+            cost_before_usd=cost_usd,
+        )
         return self._last
 
     async def say(self, messages: list[ChatMessage], sampling: Sampling, deadlines: TurnDeadlines) -> None:
         new = messages[len(self.transcript) :]
+        self._said = len(messages)
         held = self.held
+        if self.awaits and held is not None and held.tools is not None:
+            self.resent = False
+            held.tools.give(new)
+            return
         is_known = held is not None and held.holds == len(self.transcript) > 0
         self.resent = not (is_known and len(new) == 1 and new[0].role == "user")
         if held is not None and self.resent and held.holds:
             self.let_go()
         held = await deadlines.wait(self.primed(messages, sampling))
         self._inbox = held.inbox
-        self._said = len(messages)
         held.say(self.blocks(messages))
 
     async def primed(self, messages: list[ChatMessage], sampling: Sampling) -> AgentSession:  # noqa: ARG002 overriders
@@ -143,8 +160,13 @@ class AcpSession(TranscriptSession):
     def settle(self, *, is_clean: bool) -> None:
         held = self.held
         self._agents.known.has_usage |= self._last.has_usage
-        self.state = "dead" if self.agent.is_retired else "idle"
-        if held is not None and is_clean and not held.is_spent:
+        is_well = held is not None and is_clean and not held.is_spent
+        if not is_well:
+            self.awaits = frozenset()
+        self.state = "dead" if self.agent.is_retired else "parked" if self.awaits else "idle"
+        if held is not None and is_well:
+            if self.awaits:
+                return  # the agent is still in its turn, and may tell of that
             held.inbox.end()
             held.holds, held.cost_usd = self._said + 1, self._last.cost_usd
         else:
