@@ -27,6 +27,7 @@ from runners.errors import (
 )
 from runners.messages import ChatMessage, ChatRequest, Usage
 from runners.providers.acp import agent as acp_agent
+from runners.providers.acp.events import AcpInbox
 from runners.providers.acp.failures import failure
 from runners.providers.acp.provider import AcpProvider
 from runners.providers.acp.session import AcpSession
@@ -129,6 +130,24 @@ async def test_each_tool_of_the_agents_own_is_said_once_and_is_no_call_of_the_cl
     ]
     assert isinstance(chunks[-1], Done)
     assert chunks[-1].stop_reason == "end_turn"
+
+
+def test_what_an_agent_says_of_one_tool_does_not_pile_up_before_a_slow_client() -> None:
+    inbox = AcpInbox()
+    first = {"type": "tool_call_update", "toolCallId": "t1", "title": "ls", "status": "pending"}
+    assert not inbox.joined({"type": "tool_call", "toolCallId": "t1"}, first)
+    last = dict(first)
+    assert inbox.joined(last, {"type": "tool_call_update", "toolCallId": "t1", "status": "completed"})
+    assert last == first | {"status": "completed"}
+    assert not inbox.joined(last, {"type": "tool_call_update", "toolCallId": "t2"})
+    chunk = {"type": "agent_message_chunk", "content": {"type": "text", "text": "a"}}
+    assert inbox.joined(chunk, {"type": "agent_message_chunk", "content": {"type": "text", "text": "b"}})
+    assert chunk["content"] == {"type": "text", "text": "ab"}
+    others: list[dict[str, Any]] = [{"_meta": {"usage": {}}}, {"messageId": "m2"}, {"content": {"type": "image"}}]
+    for other in others:
+        assert not inbox.joined(
+            chunk, {"type": "agent_message_chunk", "content": {"type": "text", "text": "c"}, **other}
+        )
 
 
 async def test_thoughts_are_reasoning(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from runners.messages import ChatMessage, ChatRequest, ChatResponse
 from runners.providers.acp import tool_server
 from runners.providers.acp.session import AcpSession
-from runners.providers.acp.tool_server import SERVER, ToolServer, is_ours
+from runners.providers.acp.tool_server import SERVER, ToolServer, is_ours, is_titled_as_ours
 from runners.stream import Done, fold
 from runners.testing import calling, request
 from runners.testing.tool_contract import PARIS, TIME, WEATHER, result
@@ -84,6 +84,7 @@ async def test_nobody_else_is_served() -> None:
         ask = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_time"}}'
         assert (await caller.post(ask, Authorization="Bearer no"))[0] == 401
         assert (await caller.post(ask, Authorization=""))[0] == 401
+        assert (await caller.post(ask, Authorization="Bearer \u00e9"))[0] == 401
         caller.url += "x"
         assert (await caller.post(ask))[0] == 404
         assert calls.empty()
@@ -138,6 +139,14 @@ def test_leave_is_given_for_the_clients_tools_alone() -> None:
     ):
         assert not is_ours({"title": title}, TOOLS)
     assert not is_ours({}, TOOLS)
+
+
+def test_tools_of_the_agents_own_are_not_taken_for_the_clients() -> None:
+    names = {"get_weather"}
+    for title in ("mcp__runnerd__get_weather", "Tool: runnerd/get_weather"):
+        assert is_titled_as_ours({"title": title}, names)
+    for other in ("cat runnerd.log", "mcp__other__get_weather", "mcp__runnerd__rm", None):
+        assert not is_titled_as_ours({"title": other}, names)
 
 
 # In an agent

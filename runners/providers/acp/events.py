@@ -14,7 +14,7 @@ from runners.errors import AuthExpiredError, NotAuthenticatedError, RequestCance
 from runners.inbox import JOINED_CHARACTERS, Inbox
 from runners.messages import Usage
 from runners.providers.acp.dialect import Dialect
-from runners.providers.acp.tool_server import SERVER, names_of
+from runners.providers.acp.tool_server import is_titled_as_ours, names_of
 from runners.providers.acp.usage import added, counted
 from runners.stream import ChatChunk, Done, Reasoning, Start, SurrogateJoiner, Text, UsageReport, Warn
 from runners.tool_calls import ToolCalls
@@ -23,6 +23,7 @@ from runners.translator import Event, Translator
 
 _STOP_REASONS = {"end_turn": "end_turn", "max_tokens": "length", "refusal": "content_filter", "cancelled": "cancelled"}
 _CHUNKS = ("agent_message_chunk", "agent_thought_chunk")
+_NEWEST = ("tool_call_update", "usage_update")
 # Of what an agent is about to do, of its own settings, and of what we have said ourselves.
 _NO_PART_OF_AN_ANSWER = (
     *("plan", "plan_update", "plan_removed", "available_commands_update", "current_mode_update"),
@@ -56,6 +57,7 @@ class AcpTranslator(Translator):
         self._model = model
         self._dialect = dialect or Dialect()
         self._names = names_of(tools)
+        self._offered = {self._names.theirs(tool.name) for tool in tools}
         self._calls = ToolCalls(tools)
         self._started = False
         self._text = SurrogateJoiner()
@@ -106,7 +108,7 @@ class AcpTranslator(Translator):
         if event["toolCallId"] not in self._used:
             self._used.add(event["toolCallId"])
             yield from self._start()
-            if SERVER in str(event.get("title")):
+            if is_titled_as_ours(event, self._offered):
                 return  # one of the client's: it comes as a call, too
             yield Warn(f"the agent uses a tool of its own: {_titled(event)}")
 
@@ -171,7 +173,12 @@ class AcpInbox(Inbox):
     """The events of a turn, see Inbox: pieces of one message that lie side by side are joined."""
 
     def joined(self, last: Event, event: Event) -> bool:
-        """See Inbox.joined."""
+        """See Inbox.joined. Of what goes on with one tool, or of the cost, the newest is enough."""
+        if event["type"] in _NEWEST and last["type"] == event["type"]:
+            if last.get("toolCallId") == event.get("toolCallId"):
+                last.update(event)
+                return True
+            return False
         if event["type"] not in _CHUNKS or last["type"] != event["type"] or "_meta" in last or "_meta" in event:
             return False
         before, new = last.get("content"), event.get("content")

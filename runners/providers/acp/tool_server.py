@@ -7,7 +7,7 @@ import asyncio
 import hmac
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,14 @@ def is_ours(call: dict[str, Any], tools: Sequence[ToolDefinition]) -> bool:
     """
     names = names_of(tools)
     return call.get("title") in {f"mcp__{SERVER}__{names.theirs(tool.name)}" for tool in tools}
+
+
+def is_titled_as_ours(call: dict[str, Any], names: Collection[str]) -> bool:
+    """Whether the agent shows this as a call of one of the client's tools, by these names: each agent in its own way.
+
+    Seen so far: `mcp__runnerd__get_weather`, and `Tool: runnerd/get_weather`.
+    """
+    return str(call.get("title")).partition(SERVER)[2].lstrip("_/.: ") in names
 
 
 class ToolServer:
@@ -97,7 +105,8 @@ class ToolServer:
     async def _asked(self, request: "web.Request") -> "web.StreamResponse":
         from aiohttp import web
 
-        if not hmac.compare_digest(request.headers.get("Authorization", ""), f"Bearer {self._token}"):
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             return web.Response(status=401)
         try:
             message = parse_json_exactly(await request.read())
