@@ -200,6 +200,13 @@ async def test_a_cli_that_hangs_meets_its_deadline(world: World) -> None:
         assert error.deadline == "first_chunk_s"
 
 
+async def test_a_cli_that_does_not_read_meets_a_deadline(world: World) -> None:
+    deaf = "import tty; tty.setraw(0); print('> ', end='', flush=True); time.sleep(3600)"
+    _, error = await failure(scripted(world, deaf, timeouts={"first_chunk_s": 2}), "x" * 500_000)
+    assert isinstance(error, DeadlineExceededError)
+    assert error.deadline == "first_chunk_s"
+
+
 @pytest.mark.parametrize(("order", "text"), [("flood", "hello"), (None, "[spinner]")])
 async def test_ten_megabytes_of_escape_codes_are_an_error_that_says_so(
     world: World, order: str | None, text: str
@@ -234,7 +241,10 @@ async def test_it_has_a_terminal_of_its_own_that_controls_it(world: World) -> No
 
 async def test_an_answer_can_end_by_silence(world: World) -> None:
     program = (
-        "while True:\n    text = input()\n    for word in text.split(): print(word, end=' ', flush=True)\n    print()"
+        "while True:\n"
+        "    text = input(); time.sleep(1)\n"
+        "    for word in text.split(): print(word, end=' ', flush=True)\n"
+        "    print()"
     )
     provider = scripted(world, program, prompt=None, silence_end_s=0.5)
     session = await provider.open()

@@ -25,10 +25,8 @@ from runners.wire.terminal import TerminalProcess
 
 _QUIET_S = 0.03
 """So long nothing may come behind a prompt of a CLI that reads keys there and nowhere else."""
-_DOUBTFUL_S = 0.3
-"""And behind one of any other: an answer may hold the prompt's text too."""
-_MIDDLE_S = 1.0
-"""And behind one that does not begin its line."""
+_IN_A_LINE = 3
+"""So many times longer must a prompt stand that does not begin its line."""
 _LOOKS_AGAIN_S = 0.05
 _WRITE_BYTES = 2048
 _CONTROL_BYTES = 2 * 1024 * 1024
@@ -119,7 +117,7 @@ class Console:
             await self._press(typed, begin, wait)
             self.begin = (self.screen.place[0] + 1, 0) if self._settings.echo else self.screen.place
             self.screen.keep_from(self.begin)
-            await self._write(_ENTER)
+            await wait(self._write(_ENTER))
             if number < len(keys):
                 await self._continue(number, wait)
 
@@ -136,7 +134,7 @@ class Console:
         enough = self._written_bytes + len("".join(typed.shown.split()).encode(self._settings.encoding))
         for at in range(0, len(keys), _WRITE_BYTES):
             # It must be read what it shows of them, else it stops reading.
-            await self._write(keys[at : at + _WRITE_BYTES])
+            await wait(self._write(keys[at : at + _WRITE_BYTES]))
             while self._cli.has_more:
                 await wait(self._piece())
         if not self._settings.echo:
@@ -196,7 +194,8 @@ class Console:
 
     def _patience_s(self) -> float | None:
         """How long nothing may come until it is looked who waits for whom."""
-        patience = [] if self._settings.silence_end_s is None else [self._settings.silence_end_s]
+        silence_s = self._silence_left_s()
+        patience = [] if silence_s is None else [silence_s]
         line = self._line()
         found = -1 if self._prompt is None else self._prompt.search(line, len(line))
         if found >= 0 and self._reads_keys_at_prompt and not self._cli.reads_keys:
@@ -204,7 +203,8 @@ class Console:
         elif found >= 0 and self._reads_keys_at_prompt and self._has_read_lines:
             patience.append(_QUIET_S)
         elif found >= 0:
-            patience.append(_DOUBTFUL_S if found == 0 else _MIDDLE_S)
+            # An answer may hold the prompt's text too.
+            patience.append(self._settings.settle_s * (1 if found == 0 else _IN_A_LINE))
         return min(patience, default=None)
 
     def _rest(self) -> Rest | None:
@@ -212,9 +212,17 @@ class Console:
         is_prompt = self._prompt is not None and self._prompt.search(line, len(line)) >= 0
         if is_prompt and (self._cli.reads_keys or not self._reads_keys_at_prompt):
             return "prompt"
-        silence_s = asyncio.get_running_loop().time() - self._written_at
-        is_silent = self._settings.silence_end_s is not None and silence_s >= self._settings.silence_end_s
-        return "silence" if is_silent else None
+        silence_s = self._silence_left_s()
+        return "silence" if silence_s is not None and silence_s <= 0 else None
+
+    def _silence_left_s(self) -> float | None:
+        """How long nothing may come until that is an end; None where it is none: before an answer has begun."""
+        if self._settings.silence_end_s is None:
+            return None
+        if self.begin != _START and not any(row.strip() for row in self.screen.rows(self.begin)):
+            return None
+        since_s = asyncio.get_running_loop().time() - self._written_at
+        return max(self._settings.silence_end_s - since_s, 0)
 
     def _take(self, piece: bytes) -> None:
         self._written_at = asyncio.get_running_loop().time()
@@ -242,7 +250,7 @@ class Console:
         error: RunnerError = await self._cli.exited_early("it closed its terminal")
         if error.exit_code == NOT_A_PROGRAM:
             error = NotInstalledError(error.message, exit_code=error.exit_code)
-        for line in reversed(self.screen.seen().split("\n")):
+        for line in reversed(self.screen.rows(self.begin)):
             if told := self._settings.failure(line):
                 told.exit_code, told.stderr_tail = error.exit_code, self.tail()
                 return told

@@ -2,9 +2,10 @@
 
 import asyncio
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from runners.errors import DeadlineExceededError, RunnerError
+from runners.errors import DeadlineExceededError, ProcessExitedError, RunnerError
 from runners.messages import ChatMessage
 from runners.process_session import ProcessSession
 from runners.prompt import as_one_text
@@ -90,7 +91,8 @@ class TerminalSession(ProcessSession):
         if self.state == "busy" and self._stopping is None:
             # One that does not stop is stopped.
             self._stopping = asyncio.get_running_loop().call_later(_STOPS_WITHIN_S, self.cli.kill)
-            await self.cli.write(self._settings.interrupt.encode())
+            with suppress(ProcessExitedError):  # it has stopped
+                await self.cli.write(self._settings.interrupt.encode())
 
     def settle(self, *, is_clean: bool) -> None:
         self._console.turn_is_over()

@@ -70,9 +70,12 @@ class TerminalSettings(AgentSettings):
 
     `prompt` is what stands at the beginning of a line when it waits for a message, `continuation` when it waits for
     another line of it, both without what the CLI shows behind the cursor; `silence_end_s` ends an answer where no
-    prompt does. With `bracketed_paste` a message is pasted; else one of several lines needs `multiline`. What begins
-    like `commands` the CLI would take for something else than a message: it is put between those too, and is refused
-    where there are none. What has one of `unsafe` in it is refused always.
+    prompt does. For `settle_s` nothing may come behind a prompt, for an answer may hold its text; a CLI that reads keys
+    at its prompt, and is seen to read none elsewhere, is taken at its word.
+
+    With `bracketed_paste` a message is pasted; else one of several lines needs `multiline`. What begins like `commands`
+    the CLI would take for something else than a message: it is put between those too, and is refused where there are
+    none. What has one of `unsafe` in it is refused always.
 
     `echo`: what is typed is shown. `transient` are lines that are shown and taken away again, such as a spinner's.
     `streams` says when a text is sure to stay as it is: a word as soon as the next one comes, a line when the next one
@@ -85,6 +88,7 @@ class TerminalSettings(AgentSettings):
     prompt: PromptPattern | None = None
     continuation: PromptPattern | None = None
     silence_end_s: float | None = Field(default=None, gt=0)
+    settle_s: float = Field(default=0.3, gt=0, le=60)
     bracketed_paste: bool = False
     multiline: Multiline | None = None
     commands: PromptPattern | None = None
