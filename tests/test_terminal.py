@@ -138,8 +138,8 @@ async def test_a_message_can_be_pasted(world: World) -> None:
 
 
 async def test_an_answer_that_is_sent_whole_may_take_longer_than_its_first_chunk(world: World) -> None:
-    program = "input('> ')\nfor _ in range(4): print('more', flush=True); time.sleep(0.5)\ninput('> ')"
-    provider = scripted(world, program, streams="answer", timeouts={"first_chunk_s": 1.5})
+    program = "input('> ')\nfor _ in range(4): print('more', flush=True); time.sleep(1.5)\ninput('> ')"
+    provider = scripted(world, program, streams="answer", timeouts={"first_chunk_s": 4})
     assert (await provider.complete(request("go"))).content == "more\nmore\nmore\nmore"
 
 
@@ -239,14 +239,21 @@ async def test_it_has_a_terminal_of_its_own_that_controls_it(world: World) -> No
     assert told.read_text(encoding="utf-8") == "True True True 123 7 dumb\n"
 
 
+async def test_what_python_ignores_the_cli_does_not(world: World) -> None:
+    script = "printf '> '; read text; kill -PIPE $$; echo $text; printf '> '; read text"
+    provider = scripted(world, "", binary="/bin/sh", args=["-c", script])
+    _, error = await failure(provider, "still here")
+    assert "SIGPIPE" in error.message
+
+
 async def test_an_answer_can_end_by_silence(world: World) -> None:
     program = (
         "while True:\n"
-        "    text = input(); time.sleep(1)\n"
+        "    text = input(); time.sleep(2)\n"
         "    for word in text.split(): print(word, end=' ', flush=True)\n"
         "    print()"
     )
-    provider = scripted(world, program, prompt=None, silence_end_s=0.5)
+    provider = scripted(world, program, prompt=None, silence_end_s=1.5)
     session = await provider.open()
     assert await said(session, provider, "one two") == "one two"
     assert await said(session, provider, "three") == "three"
