@@ -14,8 +14,8 @@ from runners.provider import Sampling, Session, SessionOptions
 from runners.providers.codex.provider import CodexProvider
 from runners.providers.codex.settings import CodexSettings
 from runners.stream import ChatStream, Done, Text, fold
+from runners.testing.apis.responses_api import AnyReply, ResponsesApi, error, text
 from tests.live.codex_lab import ENV, MODEL
-from tests.live.responses_api import AnyReply, ResponsesApi, error, text
 from tests.subjects.codex import received_by_api
 from tests.world import World
 

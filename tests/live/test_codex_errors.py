@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
+from runners.testing.apis.responses_api import AnyReply, Reply, error, text
 from tests.live.codex_lab import WITH_LOGIN
 from tests.live.lab import Entries, Json, Lab, joined
-from tests.live.responses_api import AnyReply, Reply, error, text
 from tests.world import until, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]

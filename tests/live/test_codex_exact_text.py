@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
+from runners.testing.apis.responses_api import text
 from tests.live.lab import Json, Lab, joined
-from tests.live.responses_api import text
 from tests.live.texts import much_text
 from tests.subjects.codex import received_by_api
 from tests.world import user

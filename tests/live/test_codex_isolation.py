@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from runners.providers.codex.provider import TESTED_VERSIONS
+from runners.testing.apis.responses_api import ResponsesApi
+from runners.testing.apis.stand_in import StandIn
 from tests.conftest import real_cli
 from tests.live.codex_lab import ENV, MODEL, WITH_LOGIN, codex_lab
 from tests.live.lab import AS_IT_IS, Json, Lab, running_lab
-from tests.live.responses_api import ResponsesApi
-from tests.live.stand_in import StandIn
 from tests.world import World, system, user
 
 pytestmark = [pytest.mark.live]

@@ -13,8 +13,8 @@ from runners.providers.codex.provider import CodexProvider
 from runners.providers.codex.settings import CodexSettings
 from runners.stream import Text
 from runners.testing import request
+from runners.testing.apis.responses_api import ResponsesApi, text
 from tests.live.codex_lab import ENV, MODEL
-from tests.live.responses_api import ResponsesApi, text
 from tests.world import World, until
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("no_leaks")]
