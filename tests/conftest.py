@@ -18,6 +18,10 @@ from tests.world import Daemon, Wire, World
 # The older ones serve the one-shot mode.
 HEADLESS_COPILOTS = copilot_provider.TESTED_VERSIONS[1:]
 
+NEWEST_CLAUDE = pytest.mark.parametrize("claude", claude_provider.TESTED_VERSIONS[-1:], indirect=True)
+"""For tests of what does not hang on claude's version: the contract, the turns, the requests, the tools and the
+recordings are those of each."""
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: many tests wait, for a process, an answer or a deadline."""

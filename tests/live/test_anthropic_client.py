@@ -2,32 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 import pytest_asyncio
 
-from runners.providers.claude.provider import TESTED_VERSIONS
 from runners.testing.apis.messages_api import error, text, tool_calls
-from tests.conftest import real_cli
+from tests.conftest import NEWEST_CLAUDE
 from tests.live.claude_body import our_messages, our_system, told
 from tests.live.claude_lab import NO_LOGIN
 from tests.live.http_clients import CITY, HI, PIXEL, USAGE, WRONG, Door, anthropic_client
 from tests.live.lab import Entries, Lab
 from tests.world import END_S
 
-pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), NEWEST_CLAUDE]
 
 IMAGE: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
 WEATHER: Any = {"name": "get_weather", "description": "The weather, now.", "input_schema": CITY}
-
-
-@pytest.fixture(scope="module")
-def claude() -> Path:
-    """The newest alone: what is tested here is the same for each."""
-    return real_cli("claude", TESTED_VERSIONS[-1])
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,12 @@ import json
 import pytest
 
 from runners.testing.apis.messages_api import Reply, text
+from tests.conftest import NEWEST_CLAUDE
 from tests.live.claude_body import newest
 from tests.live.lab import Json, Lab, cancel, joined
 from tests.world import END_S, user
 
-pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), NEWEST_CLAUDE]
 
 CANCEL_S = 1.0
 

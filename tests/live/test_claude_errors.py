@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from runners.testing.apis.messages_api import AnyReply, Reply, error, text
+from tests.conftest import NEWEST_CLAUDE
 from tests.live.claude_body import our_messages, said
 from tests.live.claude_lab import NO_LOGIN, PLAN
 from tests.live.lab import Entries, Json, Lab
 from tests.world import user
 
-pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), NEWEST_CLAUDE]
 
 
 @pytest.fixture(scope="module")

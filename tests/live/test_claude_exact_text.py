@@ -3,12 +3,13 @@
 import pytest
 
 from runners.testing.apis.messages_api import text
+from tests.conftest import NEWEST_CLAUDE
 from tests.live.claude_body import our_messages, our_system, said
 from tests.live.lab import Json, Lab, joined
 from tests.live.texts import much_text
 from tests.world import user
 
-pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), NEWEST_CLAUDE]
 
 # What stands for something else in claude's own prompt, on its command line, or in its protocol.
 PROMPTS = {
