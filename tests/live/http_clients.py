@@ -4,11 +4,14 @@ from typing import Any, Literal
 
 import anthropic
 import openai
+import pytest
 from httpx2 import AsyncHTTPTransport
 
 from tests.live.lab import Lab
 
 Door = Literal["unix", "tcp"]
+BOTH_DOORS = pytest.mark.parametrize("door", ["unix", "tcp"])
+"""For tests of what a door may change: a body, a stream, its end, and the head of an error."""
 
 HI: Any = [{"role": "user", "content": "hi"}]
 WRONG: Any = [{"role": "user", "content": 3}]

@@ -12,7 +12,7 @@ from runners.testing.apis.messages_api import error, text, tool_calls
 from tests.conftest import NEWEST_CLAUDE
 from tests.live.claude_body import our_messages, our_system, told
 from tests.live.claude_lab import NO_LOGIN
-from tests.live.http_clients import CITY, HI, PIXEL, USAGE, WRONG, Door, anthropic_client
+from tests.live.http_clients import BOTH_DOORS, CITY, HI, PIXEL, USAGE, WRONG, Door, anthropic_client
 from tests.live.lab import Entries, Lab
 from tests.world import END_S
 
@@ -27,13 +27,19 @@ def entries() -> Entries:
     return {"claude": {}, "no-login": {"env": NO_LOGIN}, "limited": {}}
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["unix", "tcp"])
-async def client(lab: Lab, request: pytest.FixtureRequest) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    door: Door = request.param
+@pytest.fixture
+def door() -> Door:
+    """The one that a client finds without help; BOTH_DOORS has the other one too."""
+    return "tcp"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(lab: Lab, door: Door) -> AsyncIterator[anthropic.AsyncAnthropic]:
     async with anthropic_client(lab, door, max_retries=0) as made:
         yield made
 
 
+@BOTH_DOORS
 async def test_a_message_is_what_the_model_said_and_what_it_cost(lab: Lab, client: anthropic.AsyncAnthropic) -> None:
     lab.api.script(text("Par", "is", thinking="France.", usage=USAGE))
     message = await client.messages.create(
@@ -60,6 +66,7 @@ async def test_a_message_is_what_the_model_said_and_what_it_cost(lab: Lab, clien
     assert received.body["output_config"]["effort"] == "low"
 
 
+@BOTH_DOORS
 async def test_a_stream_comes_as_it_is_written(lab: Lab, client: anthropic.AsyncAnthropic) -> None:
     pause = asyncio.Event()
     lab.api.script(text("Hel", "lo", thinking="Hm.", usage=USAGE, pause=pause, pause_after=3))
@@ -142,6 +149,7 @@ async def test_models_are_listed(client: anthropic.AsyncAnthropic) -> None:
     assert (await client.models.retrieve("claude:haiku")).id == "claude:haiku"
 
 
+@BOTH_DOORS
 async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: anthropic.AsyncAnthropic) -> None:
     create = client.messages.create
     with pytest.raises(anthropic.NotFoundError, match="nobody serves"):
@@ -159,6 +167,7 @@ async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: anthrop
     assert 0 < int(limited.value.response.headers["retry-after"]) < 60
 
 
+@BOTH_DOORS
 async def test_an_answer_that_breaks_off_raises_behind_what_came(lab: Lab, client: anthropic.AsyncAnthropic) -> None:
     pause = asyncio.Event()
     lab.api.script(text("Hello", "never", pause=pause, pause_after=1).broken("error", after=1))
@@ -171,6 +180,7 @@ async def test_an_answer_that_breaks_off_raises_behind_what_came(lab: Lab, clien
     assert said == ["Hello"]
 
 
+@BOTH_DOORS
 async def test_who_closes_a_stream_ends_the_turn(lab: Lab, client: anthropic.AsyncAnthropic) -> None:
     lab.api.script(text("Hello", "never").broken("stall", after=1))
     async with client.messages.stream(model="claude", max_tokens=2000, messages=HI) as stream:

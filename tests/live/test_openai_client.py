@@ -13,7 +13,7 @@ from runners.testing.apis.messages_api import error, text, tool_calls
 from tests.conftest import NEWEST_CLAUDE
 from tests.live.claude_body import our_messages, our_system, told
 from tests.live.claude_lab import NO_LOGIN
-from tests.live.http_clients import CITY, HI, PIXEL, USAGE, WRONG, Door, openai_client
+from tests.live.http_clients import BOTH_DOORS, CITY, HI, PIXEL, USAGE, WRONG, Door, openai_client
 from tests.live.lab import Entries, Lab
 from tests.world import END_S
 
@@ -29,13 +29,19 @@ def entries() -> Entries:
     return {"claude": {}, "no-login": {"env": NO_LOGIN}, "limited": {}, "impatient": {"parked_ttl_s": 0.2}}
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["unix", "tcp"])
-async def client(lab: Lab, request: pytest.FixtureRequest) -> AsyncIterator[openai.AsyncOpenAI]:
-    door: Door = request.param
+@pytest.fixture
+def door() -> Door:
+    """The one that a client finds without help; BOTH_DOORS has the other one too."""
+    return "tcp"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(lab: Lab, door: Door) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai_client(lab, door, max_retries=0) as made:
         yield made
 
 
+@BOTH_DOORS
 async def test_a_chat_is_what_the_model_said_and_what_it_cost(lab: Lab, client: openai.AsyncOpenAI) -> None:
     lab.api.script(text("Par", "is", thinking="France.", usage=USAGE))
     messages: Any = [
@@ -63,6 +69,7 @@ async def test_a_chat_is_what_the_model_said_and_what_it_cost(lab: Lab, client: 
     assert knobs == {"temperature": 0.25, "max_tokens": 321, "stop_sequences": ["END"]}
 
 
+@BOTH_DOORS
 async def test_a_stream_comes_as_it_is_written(lab: Lab, client: openai.AsyncOpenAI) -> None:
     pause = asyncio.Event()
     lab.api.script(text("Hel", "lo", thinking="Hm.", usage=USAGE, pause=pause, pause_after=3))
@@ -218,6 +225,7 @@ async def test_models_are_listed_and_found(client: openai.AsyncOpenAI) -> None:
         await client.models.retrieve("claude:nothing")
 
 
+@BOTH_DOORS
 async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: openai.AsyncOpenAI) -> None:
     create = client.chat.completions.create
     with pytest.raises(openai.NotFoundError, match="nobody serves"):
@@ -238,6 +246,7 @@ async def test_failures_are_the_clients_own_exceptions(lab: Lab, client: openai.
     assert limited.value.response.headers["x-should-retry"] == "true"
 
 
+@BOTH_DOORS
 async def test_an_answer_that_breaks_off_raises_behind_what_came(lab: Lab, client: openai.AsyncOpenAI) -> None:
     pause = asyncio.Event()
     lab.api.script(text("Hello", "never", pause=pause, pause_after=1).broken("error", after=1))
@@ -249,6 +258,7 @@ async def test_an_answer_that_breaks_off_raises_behind_what_came(lab: Lab, clien
         await anext(stream)
 
 
+@BOTH_DOORS
 @pytest.mark.parametrize("api", ["completions", "responses"])
 async def test_who_closes_a_stream_ends_the_turn(lab: Lab, client: openai.AsyncOpenAI, api: str) -> None:
     lab.api.script(text("Hello", "never").broken("stall", after=1))
