@@ -22,31 +22,31 @@ def tool(name: str = "f", description: str = "d", **schema: Any) -> Json:
     return {"name": name, "description": description, "parameters": {"type": "object", "properties": {}} | schema}
 
 
-DEFINITIONS = {
-    "ligature": tool(description="\ufb01ne"),
-    "half": tool(properties={"p": {"enum": ["\u00bd", "x"]}}),
-    "joiner": tool(properties={"a\u200db": {"type": "string"}}),
-    "decomposed": tool(description="e\u0301"),
-    "accents": tool(description="\u00e9\u00df\u65e5\u672c \U0001f600 \u2014"),
-    "length": tool(properties={"p": {"type": "string", "minLength": 2}}),
-    "dependent": tool(properties={"p": {}}, dependentSchemas={"p": {"required": ["q"]}}),
-    "long": tool(description="\U0001f600" * 1500),
-    "plain": tool(properties={"pattern": {"type": "string"}, "p": {"enum": ["if", 1, None]}, "q": {"anyOf": [{}]}}),
+SCHEMAS: dict[str, Json] = {
+    "ligature": {"description": "\ufb01ne"},
+    "half": {"properties": {"p": {"enum": ["\u00bd", "x"]}}},
+    "joiner": {"properties": {"a\u200db": {"type": "string"}}},
+    "decomposed": {"description": "e\u0301"},
+    "accents": {"description": "\u00e9\u00df\u65e5\u672c \U0001f600 \u2014"},
+    "length": {"properties": {"p": {"type": "string", "minLength": 2}}},
+    "dependent": {"properties": {"p": {}}, "dependentSchemas": {"p": {"required": ["q"]}}},
+    "long": {"description": "\U0001f600" * 1500},
+    "plain": {"properties": {"pattern": {"type": "string"}, "p": {"enum": ["if", 1, None]}, "q": {"anyOf": [{}]}}},
 }
+DEFINITIONS = {name: tool(name, **fields) for name, fields in SCHEMAS.items()}
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
-async def test_a_definition_arrives_as_it_is_or_a_warning_names_its_tool(lab: ToolLab, name: str) -> None:
-    asked = DEFINITIONS[name]
-    answer = await lab.lab.chat(user("hello"), tools=[asked])
-    [received] = lab.received().tools
-    is_same = received == asked
-    assert is_same == (answer.result["warnings"] == [])
-    if not is_same:
-        [warning] = answer.result["warnings"]
-        assert "'f'" in warning
-        assert (await lab.lab.chat(user("hello"), tools=[asked], strict=True)).error["kind"] == "unsupported"
-    assert is_same or name not in (("accents",) if lab.lab.runner == "codex" else ("plain", "accents"))
+async def test_each_definition_arrives_as_it_is_or_a_warning_names_its_tool(lab: ToolLab) -> None:
+    answer = await lab.lab.chat(user("hello"), tools=[*DEFINITIONS.values()])
+    received = {one["name"]: one for one in lab.received().tools}
+    assert received.keys() == DEFINITIONS.keys()
+    changed = [name for name in DEFINITIONS if received[name] != DEFINITIONS[name]]
+    warned = [[name for name in DEFINITIONS if f"'{name}'" in warning] for warning in answer.result["warnings"]]
+    assert sorted(warned) == sorted([name] for name in changed)
+    for name in changed:
+        refused = await lab.lab.chat(user("hello"), tools=[DEFINITIONS[name]], strict=True)
+        assert refused.error["kind"] == "unsupported"
+    assert not {*changed} & ({"accents"} if lab.lab.runner == "codex" else {"plain", "accents"})
 
 
 DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
@@ -83,7 +83,7 @@ async def test_a_schema_that_is_none_is_said_before_the_model_is_asked(lab: Tool
     assert ".properties.p.type" in said
 
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, Json] = {
     "Write": {"file_path": "/a.py", "content": "line  \nq  "},
     "Edit": {"file_path": "/a.py", "old_string": "x  \ny ", "new_string": "", "edits": [{"a": " b "}]},
     "Bash": {"command": "cd / && ls \\\\; x "},
@@ -96,22 +96,24 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
-async def test_a_tool_with_a_name_that_the_cli_knows_is_called_as_any_other(lab: ToolLab, name: str) -> None:
-    tools = [tool(name), tool("other")]
+async def test_tools_with_names_that_the_cli_knows_are_called_as_any_other(lab: ToolLab) -> None:
+    tools = [tool("other"), *(tool(name, description=f"of {name}") for name in ARGUMENTS)]
     first = await lab.lab.chat(user("which?"), tools=tools)
-    [theirs] = [one["name"] for one in lab.received().tools if one["name"] != "other"]
-    assert bool(first.result["warnings"]) == (theirs != name)
-    asked = user(calling((theirs, ARGUMENTS[name]), text="I do."))
+    by_description = {one["description"]: one["name"] for one in lab.received().tools}
+    theirs = [by_description[f"of {name}"] for name in ARGUMENTS]
+    warned = [name for name in ARGUMENTS if any(f"'{name}'" in warning for warning in first.result["warnings"])]
+    assert warned == [name for name, their in zip(ARGUMENTS, theirs, strict=True) if their != name]
+    called = [*zip(theirs, ARGUMENTS.values(), strict=True)]
+    asked = user(calling(*called, text="I do."))
     answer = await lab.lab.chat(asked, tools=tools)
-    [call] = answer.result["tool_calls"]
-    assert (call["name"], call["arguments"]) == (name, ARGUMENTS[name])
-    gone_on = await lab.lab.chat(going_on(asked, answer, "done"), tools=tools)
-    assert (gone_on.result["served"], gone_on.result["content"]) == ("resumed", "done")
-    assert [one[1:] for one in lab.received().calls] == [(theirs, ARGUMENTS[name])]
-    # So it is told anew.
-    await lab.lab.chat([*going_on(asked, answer, "done"), *user("and?")], tools=tools)
-    assert [one[1:] for one in lab.received().calls] == [(theirs, ARGUMENTS[name])]
+    assert {call["name"]: call["arguments"] for call in answer.result["tool_calls"]} == ARGUMENTS
+    gone_on = going_on(asked, answer, *["done"] * len(called))
+    resumed = (await lab.lab.chat(gone_on, tools=tools)).result
+    assert (resumed["served"], resumed["content"]) == ("resumed", "done")
+    assert [one[1:] for one in lab.received().calls] == called
+    # So they are told anew.
+    await lab.lab.chat([*gone_on, *user("and?")], tools=tools)
+    assert [one[1:] for one in lab.received().calls] == called
 
 
 async def test_calls_of_the_past_that_share_an_id_are_told_each_with_its_own_result(lab: ToolLab) -> None:
