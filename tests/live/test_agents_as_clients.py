@@ -1,6 +1,5 @@
 """The real Codex and the real Claude Code use the daemon as their model API: another vendor's runner answers them."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,10 +50,14 @@ def _results(body: dict[str, Any]) -> list[dict[str, Any]]:
     return [block for block in blocks if block["type"] == "tool_result"]
 
 
-@pytest.mark.parametrize(("door", "is_frugal"), [("tcp", False), ("unix", False), ("tcp", True)])
+@pytest.mark.parametrize(
+    ("version", "door", "is_frugal"),
+    [(CLAUDES[0], "tcp", False), (CLAUDES[-1], "tcp", False), (CLAUDES[-1], "unix", False), (CLAUDES[-1], "tcp", True)],
+)
 async def test_claude_code_runs_its_tool_for_the_model_of_copilot(
-    world: World, claude: Path, door: Door, is_frugal: bool
+    world: World, version: str, door: Door, is_frugal: bool
 ) -> None:
+    claude = real_cli("claude", version)
     binary = real_cli("copilot", HEADLESS_COPILOTS[-1])
     async with copilot_lab(world, binary, {"copilot": {}}) as lab, lab.connected():
         lab.api.script(

@@ -12,7 +12,7 @@ import pytest
 from runners.messages import NO_RESULT
 from runners.testing import calling
 from tests.live.lab import Entries, Json
-from tests.live.tool_lab import WEATHER, ToolLab, going_on, tool_lab
+from tests.live.tool_lab import NEWEST_CLIS, WEATHER, ToolLab, going_on, tool_lab
 from tests.world import Wire, World, until, user
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -151,6 +151,7 @@ async def test_a_result_that_the_cli_would_change_is_told_as_it_is_by_another(
     assert lab.model_calls == 2
 
 
+@NEWEST_CLIS
 async def test_twenty_that_wait_at_once_go_on_in_any_order_and_none_is_mixed(lab: ToolLab) -> None:
     asked = [user(calling(("get_weather", {"city": f"city {n}"}), text=f"number {n}")) for n in range(20)]
     wire = lab.lab.wire

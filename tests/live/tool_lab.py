@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDES
 from runners.providers.codex.provider import TESTED_VERSIONS as CODEXES
 from runners.testing import Received, called_by
@@ -31,6 +33,10 @@ CLIS = [
     ("codex", CODEXES[-1]),
 ]
 """Those whose sessions wait for the results of tools."""
+NEWEST_CLIS = pytest.mark.parametrize(
+    "cli", [("claude", CLAUDES[-1]), ("copilot", HEADLESS_COPILOTS[-1])], ids="-".join, indirect=True
+)
+"""For tests of what does not hang on a CLI's version."""
 
 
 @dataclass(frozen=True)
