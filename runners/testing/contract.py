@@ -7,8 +7,8 @@ Each is given a fresh Subject (a provider and the world that answers it) and fai
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,8 @@ class Subject(ABC):
     """How many properties, of 220 bytes each, a tool may have of which its model is told everything."""
     tells_usage_of_whole_turns: bool = False
     """Whether its CLI, which goes on with its own turn behind the results of tools, tells what that cost at its end."""
+    sessions_share_a_process: bool = False
+    """Whether a session that is open keeps a process for those that follow, whose start may be dear."""
     model_usage: tuple[int, int] | None = None
     """What every call of its model costs, as (input, output) tokens, where it is always the same."""
 
@@ -123,6 +125,20 @@ async def ability(subject: Subject) -> Capabilities:
     """What the subject's provider claims, once it knows."""
     await subject.provider.discover()
     return subject.provider.capabilities()
+
+
+@asynccontextmanager
+async def standing_by(subject: Subject) -> AsyncIterator[None]:
+    """One more session is open meanwhile, where that spares a start of the process for each of the others."""
+    if not subject.sessions_share_a_process:
+        yield
+        return
+    session = await subject.provider.open()
+    try:
+        yield
+    finally:
+        async with asyncio.timeout(CLOSE_S):
+            await session.aclose()
 
 
 async def _first_sign(subject: Subject) -> type[Text | Start]:
@@ -315,9 +331,10 @@ async def c14_exact_text_means_exact(subject: Subject) -> None:
     if not (await ability(subject)).exact_text:
         return
     texts = ["/help", "@/etc/passwd", "-p", "  two", "!ls", "#x", "a\r\nb\t", "\U0001f642\u2028 end \n"]
-    for text in texts:
-        received = await subject.deliver(request(text))
-        assert received.messages[-1] == ("user", text)
+    async with standing_by(subject):
+        for text in texts:
+            received = await subject.deliver(request(text))
+            assert received.messages[-1] == ("user", text)
 
 
 async def c15_a_claimed_knob_arrives_and_another_is_warned_of(subject: Subject) -> None:
@@ -332,15 +349,16 @@ async def c15_a_claimed_knob_arrives_and_another_is_warned_of(subject: Subject) 
         "tools": [{"name": "f", "parameters": {"type": "object"}}],
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
     }
-    for name, value in knobs.items():
-        asked = request("knob", **{name: value})
-        if getattr(able, name):
-            received = await subject.deliver(asked)
-            assert received.knobs.get(name) == value, f"{name}: the model API received {received.knobs}"
-            continue
-        warnings = [chunk.message for chunk in subject.provider.preflight(asked)]
-        assert any(name in warning for warning in warnings), f"{name}: neither claimed nor warned of"
-        await _raised(UnsupportedError, subject.provider.complete(asked.model_copy(update={"strict": True})))
+    async with standing_by(subject):
+        for name, value in knobs.items():
+            asked = request("knob", **{name: value})
+            if getattr(able, name):
+                received = await subject.deliver(asked)
+                assert received.knobs.get(name) == value, f"{name}: the model API received {received.knobs}"
+                continue
+            warnings = [chunk.message for chunk in subject.provider.preflight(asked)]
+            assert any(name in warning for warning in warnings), f"{name}: neither claimed nor warned of"
+            await _raised(UnsupportedError, subject.provider.complete(asked.model_copy(update={"strict": True})))
 
 
 async def c16_images_arrive_or_are_refused(subject: Subject) -> None:

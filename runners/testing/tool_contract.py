@@ -21,7 +21,7 @@ from runners.stream import (
     ToolRequestComplete,
     ToolRequestStart,
 )
-from runners.testing.contract import CLOSE_S, Contract, Subject, ability, calling, request, the_chunks
+from runners.testing.contract import CLOSE_S, Contract, Subject, ability, calling, request, standing_by, the_chunks
 
 WEATHER: dict[str, Any] = {
     "name": "get_weather",
@@ -194,12 +194,13 @@ async def c22_results_of_every_kind_arrive_exactly(subject: Subject) -> None:
     able = await ability(subject)
     if not (able.tools and able.exact_text):
         return
-    for text, is_error in (("no such city", True), (_ODD, False), ("18 degrees, \u00e9\n" * 20_000, False)):
-        async with loop_of(subject, calling(PARIS)) as loop:
-            [call] = (await loop.calls(PARIS)).tool_calls
-            loop.give(result(call.id, text, is_error=is_error))
-            assert (await loop.turn()).content == text
-            loop.was_received()
+    async with standing_by(subject):
+        for text, is_error in (("no such city", True), (_ODD, False), ("18 degrees, \u00e9\n" * 20_000, False)):
+            async with loop_of(subject, calling(PARIS)) as loop:
+                [call] = (await loop.calls(PARIS)).tool_calls
+                loop.give(result(call.id, text, is_error=is_error))
+                assert (await loop.turn()).content == text
+                loop.was_received()
 
 
 async def c23_arguments_reach_the_client_as_they_are(subject: Subject) -> None:
@@ -212,16 +213,17 @@ async def c23_arguments_reach_the_client_as_they_are(subject: Subject) -> None:
         assert call.parse_error
     if not subject.is_free_in_arguments:
         return
-    for raw in ('{"city": "Par', "Paris", '["Paris"]'):
-        async with loop_of(subject, calling(("get_weather", raw))) as loop:
-            answer = await loop.turn()
-            [call] = answer.tool_calls
-            assert (answer.stop_reason, call.arguments, call.arguments_raw) == ("tool_calls", {}, raw)
-            assert call.parse_error
-        # Its client says so, in a session that knows nothing yet.
-        spoken = [*loop.said, result(call.id, "no JSON", is_error=True)]
-        again = loop.asked.model_copy(update={"messages": spoken})
-        assert (await subject.deliver(again)).calls[0][1:] == ("get_weather", raw)
+    async with standing_by(subject):
+        for raw in ('{"city": "Par', "Paris", '["Paris"]'):
+            async with loop_of(subject, calling(("get_weather", raw))) as loop:
+                answer = await loop.turn()
+                [call] = answer.tool_calls
+                assert (answer.stop_reason, call.arguments, call.arguments_raw) == ("tool_calls", {}, raw)
+                assert call.parse_error
+            # Its client says so, in a session that knows nothing yet.
+            spoken = [*loop.said, result(call.id, "no JSON", is_error=True)]
+            again = loop.asked.model_copy(update={"messages": spoken})
+            assert (await subject.deliver(again)).calls[0][1:] == ("get_weather", raw)
 
 
 async def c24_a_conversation_with_calls_is_told_to_a_new_session(subject: Subject) -> None:

@@ -74,6 +74,7 @@ class RealCopilot(OnApi):
     """The real CLI against the stand-in API."""
 
     model_usage = (11, 7)
+    sessions_share_a_process = True
 
     def __init__(self, world: World, binary: Path, api: CompletionsApi) -> None:
         self._url = api.url
