@@ -177,7 +177,7 @@ def test_a_chat_is_answered_after_whatever_json(daemon: Daemon, path: str) -> No
     fields = st.sampled_from(sorted(WHOLE[path]))
     bodies = st.dictionaries(fields, ANY_JSON | st.lists(ANY_JSON, max_size=3), max_size=6) | ANY_JSON
 
-    @settings(max_examples=100, deadline=None, database=None)
+    @settings(max_examples=40, deadline=None, database=None)
     @given(bodies)
     def answers(body: Any) -> None:
         asyncio.run(answers_a_chat(daemon, path, body))
@@ -190,7 +190,7 @@ def test_a_chat_is_answered_after_a_body_that_is_nearly_right(daemon: Daemon, pa
     body = WHOLE[path]
     others = ANY_JSON | st.sampled_from([body["model"], 0, -1, "", [], {}, [[]], [{}], None, 2**63, 1e300, "text"])
 
-    @settings(max_examples=100, deadline=None, database=None)
+    @settings(max_examples=40, deadline=None, database=None)
     @given(st.sampled_from(list(places(body))), others)
     def answers(place: tuple[Step, ...], value: Any) -> None:
         asyncio.run(answers_a_chat(daemon, path, changed(body, place, value)))

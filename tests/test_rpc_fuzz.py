@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.world import END_S, Daemon, Wire, user
 
-FUZZ = settings(max_examples=100, deadline=None, database=None)
+FUZZ = settings(max_examples=40, deadline=None, database=None)
 
 
 async def answers_a_chat(daemon: Daemon, before: bytes) -> None:
