@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import acp
+import psutil
 from acp import RequestError
 from acp.client.connection import ClientSideConnection
 from acp.schema import (
@@ -20,7 +22,7 @@ from acp.schema import (
     RequestPermissionResponse,
 )
 
-from tests.world import END_S, World
+from tests.world import END_S, Daemon, World
 
 T = TypeVar("T")
 FILES = FileSystemCapabilities(read_text_file=True, write_text_file=True)
@@ -138,6 +140,14 @@ async def editor(world: World, *arguments: str, fs: FileSystemCapabilities | Non
             process.kill()
             await process.wait()
         await made.agent.close()
+
+
+def forget(daemon: Daemon) -> None:
+    """Takes away what a test has left of its conversations; fails when something still runs beside the daemon."""
+    left = [process for process in daemon.world.processes() if process.pid != daemon.process.pid]
+    _, left = psutil.wait_procs(left, timeout=END_S)
+    assert not left
+    shutil.rmtree(daemon.world.state / "runnerd" / "acp", ignore_errors=True)
 
 
 def kind(update: dict[str, Any]) -> str:

@@ -13,18 +13,18 @@ import acp
 import pytest
 from acp import RequestError
 
-from tests.acp_editor import editor, kind, stored, within
-from tests.programs import ECHO, HELD, KEEPS_NOTHING, entry
+from tests.acp_editor import editor, forget, kind, stored, within
+from tests.programs import KEEPS_NOTHING
 from tests.world import Daemon, World, until
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 @pytest.fixture
-def served(world: World) -> Iterator[Daemon]:
-    """A daemon with an echo that keeps no session, and one that never ends its answer."""
-    with world.daemon(world.config("runners:\n" + ECHO + entry(world, "held", HELD))) as daemon:
-        yield daemon
+def served(daemon: Daemon) -> Iterator[Daemon]:
+    """The daemon of this file's tests, without a conversation of another test."""
+    yield daemon
+    forget(daemon)
 
 
 async def test_two_turns_are_one_conversation_and_stream(served: Daemon) -> None:

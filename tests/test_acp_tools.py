@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from acp import RequestError
 from acp.schema import FileSystemCapabilities
 
 from runners.testing import calling
-from tests.acp_editor import FILES, Editor, editor, kind, stored, within
+from tests.acp_editor import FILES, Editor, editor, forget, kind, stored, within
 from tests.installed import Installed
 from tests.programs import KEEPS_NOTHING
 from tests.subjects.claude import TRANSCRIPTS
-from tests.world import World, until
+from tests.world import Daemon, World, until
 
 LOGGED_OUT = f"""
 import json, sys
@@ -36,24 +37,37 @@ for line in map(json.loads, sys.stdin):
 """A claude without a login, as it was recorded."""
 
 
-@pytest.fixture
-def log(world: World) -> Iterator[Path]:
-    """Serves a stand-in for claude that calls the tools it is told to; what it was sent is in this file.
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """Serves a stand-in for claude that calls the tools it is told to; `out` is one that is not logged in."""
+    with closing(World()) as world:
+        env = dict(world.env)
+        claude = Installed(world).claude(log=str(world.root / "log"))
+        world.env = env
+        out = world.program("claude-out", LOGGED_OUT)
+        entries = {
+            "claude": f"kind: claude, binary: {claude}",
+            "out": f"kind: claude, binary: {out}",
+            "echo": "kind: echo",
+        }
+        lines = [f"  {name}: {{{settings}, {KEEPS_NOTHING}}}\n" for name, settings in entries.items()]
+        with world.daemon(world.config("runners:\n" + "".join(lines))) as served:
+            yield served
 
-    `out` is one that is not logged in.
-    """
-    path, env = world.root / "log", dict(world.env)
-    claude = Installed(world).claude(log=str(path))
-    world.env = env
-    out = world.program("claude-out", LOGGED_OUT)
-    entries = {
-        "claude": f"kind: claude, binary: {claude}",
-        "out": f"kind: claude, binary: {out}",
-        "echo": "kind: echo",
-    }
-    lines = [f"  {name}: {{{settings}, {KEEPS_NOTHING}}}\n" for name, settings in entries.items()]
-    with world.daemon(world.config("runners:\n" + "".join(lines))):
-        yield path
+
+@pytest.fixture
+def world(daemon: Daemon) -> Iterator[World]:
+    """The world of this file's tests, without a conversation of another test."""
+    yield daemon.world
+    forget(daemon)
+
+
+@pytest.fixture
+def log(world: World) -> Path:
+    """The file that holds what the stand-in was sent."""
+    path = world.root / "log"
+    path.unlink(missing_ok=True)
+    return path
 
 
 def a(editor: Editor, name: str) -> str:
@@ -248,20 +262,23 @@ async def test_a_cancel_ends_the_cli_s_process(world: World, log: Path) -> None:
         assert await until(no_cli_is_left)
 
 
-async def test_thoughts_are_told_apart_from_the_answer_and_replayed(world: World) -> None:
-    env = dict(world.env)
-    ollama = Installed(world).ollama()
-    world.env = env
-    config = world.config(f"runners: {{ollama: {{kind: ollama, binary: {ollama}, model: 'qwen3:8b', warm: 0}}}}\n")
-    with world.daemon(config):
-        async with editor(world) as one:
-            made = await one.new()
-            assert made.config_options[0].options[0].name == "Default (ollama)"
-            await within(one.agent.set_config_option(config_id="thought_level", session_id=one.session, value="high"))
-            await one.ask("hello")
-            thought = "".join(update["content"]["text"] for update in one.of("agent_thought_chunk"))
-            assert thought
-            (used,) = one.of("usage_update")
-            assert (used["size"], used["used"] > 0) == (40960, True)
-            await within(one.agent.load_session(cwd=one.cwd, session_id=one.session, mcp_servers=[]))
-            assert one.of("agent_thought_chunk")[-1]["content"]["text"] == thought
+async def test_thoughts_are_told_apart_from_the_answer_and_replayed() -> None:
+    with closing(World()) as world:
+        env = dict(world.env)
+        ollama = Installed(world).ollama()
+        world.env = env
+        config = world.config(f"runners: {{ollama: {{kind: ollama, binary: {ollama}, model: 'qwen3:8b', warm: 0}}}}\n")
+        with world.daemon(config):
+            async with editor(world) as one:
+                made = await one.new()
+                assert made.config_options[0].options[0].name == "Default (ollama)"
+                await within(
+                    one.agent.set_config_option(config_id="thought_level", session_id=one.session, value="high")
+                )
+                await one.ask("hello")
+                thought = "".join(update["content"]["text"] for update in one.of("agent_thought_chunk"))
+                assert thought
+                (used,) = one.of("usage_update")
+                assert (used["size"], used["used"] > 0) == (40960, True)
+                await within(one.agent.load_session(cwd=one.cwd, session_id=one.session, mcp_servers=[]))
+                assert one.of("agent_thought_chunk")[-1]["content"]["text"] == thought
