@@ -74,6 +74,7 @@ class RealCodex(OnApi):
     """The real CLI against the stand-in API."""
 
     whole_properties = 20
+    sessions_share_a_process = True
     model_usage = (11, 7)
 
     def __init__(self, world: World, binary: Path, api: ResponsesApi) -> None:

@@ -31,6 +31,7 @@ def provider_block(url: str) -> Json:
 class RealOpencode(OnApi):
     """The real CLI against the stand-in API."""
 
+    sessions_share_a_process = True
     model_usage = (11, 7)
 
     def __init__(self, world: World, binary: Path, api: CompletionsApi) -> None:
