@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runners.messages import ChatMessage
 from runners.providers.codex.inbox import CodexInbox
-from runners.providers.codex.items import items, result_of
+from runners.providers.codex.items import input_of, items, result_of
 from runners.stream import mended
 from runners.tools import ToolNames
 
@@ -96,12 +96,14 @@ class CodexThread:
             self._server.threads[self._id] = self
         else:
             untold = [message for message in untold if message.role != "assistant"]
-        told = [mended(item) for item in items(untold, self._names)]
-        await self._server.call("thread/inject_items", {"threadId": self._id, "items": told})
+        turn = {"threadId": self._id, "input": input_of(untold[-1])} | turn
+        past = [mended(item) for item in items(untold[:-1] if turn["input"] else untold, self._names)]
+        if past:
+            await self._server.call("thread/inject_items", {"threadId": self._id, "items": past})
         if self._is_over:
             return False  # nobody waits for the answer any more, and the call of the model would be paid for
         self.inbox.begin()
-        begun = await self._server.call("turn/start", {"threadId": self._id, "input": []} | mended(turn))
+        begun = await self._server.call("turn/start", mended(turn))
         self._turn = begun["turn"]["id"]
         return True
 
