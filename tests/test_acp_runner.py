@@ -27,7 +27,7 @@ from runners.errors import (
 )
 from runners.messages import ChatMessage, ChatRequest, Usage
 from runners.providers.acp import agent as acp_agent
-from runners.providers.acp.events import AcpInbox
+from runners.providers.acp.events import AcpInbox, AcpTranslator
 from runners.providers.acp.failures import failure
 from runners.providers.acp.provider import AcpProvider
 from runners.providers.acp.session import AcpSession
@@ -35,6 +35,7 @@ from runners.providers.acp.settings import AcpSettings
 from runners.providers.acp.usage import counted
 from runners.stream import ChatChunk, ChatStream, Done, Failed, Reasoning, Text, UsageReport, Warn, fold
 from runners.testing import request
+from runners.tools import ToolDefinition
 from tests.fakes.fake_acp import LAST_WORDS
 from tests.subjects.acp import FakeAgent
 from tests.world import World
@@ -197,6 +198,19 @@ async def test_usage_is_counted_as_everywhere(world: World) -> None:
                 input_tokens=16, cached_input_tokens=5, output_tokens=10, reasoning_tokens=3, cost_usd=0.5
             )
     assert subject.provider.capabilities().usage
+
+
+def test_usage_that_comes_with_the_calls_of_a_model_is_added_up() -> None:
+    told = {"inputTokens": 11, "outputTokens": 7, "totalTokens": 18}
+    piece = {"type": "agent_message_chunk", "content": {"type": "text", "text": ""}, "_meta": {"usage": told}}
+    translator = AcpTranslator("agent", "m", tools=[ToolDefinition(name="f")])
+    for _ in range(2):
+        translator.feed(piece)
+    chunks = translator.feed({"type": "called", "id": "c1", "name": "f", "arguments": {}})
+    assert [chunk.usage for chunk in chunks if isinstance(chunk, UsageReport)] == [
+        Usage(input_tokens=22, output_tokens=14)
+    ]
+    assert translator.awaits == {"c1"}
 
 
 def test_counts_that_are_parts_of_others_are_not_added() -> None:
@@ -460,6 +474,18 @@ async def test_an_agent_that_hangs_at_its_start_is_given_up(world: World, when: 
         await provider.complete(request("hello"))
     assert raised.value.deadline == "spawn_s"
     await provider.aclose()
+
+
+async def test_an_agent_that_no_longer_opens_sessions_is_left_to_those_that_it_has(world: World) -> None:
+    subject = FakeAgent(world, most_sessions=1)
+    provider = subject.made(timeouts={"spawn_s": 1})
+    async with AsyncExitStack() as stack:
+        kept = await opened(stack, provider)
+        with pytest.raises(DeadlineExceededError):
+            await provider.open()
+        assert kept.state == "dead"
+        assert (await provider.complete(request("hello"))).content == "hello"
+    assert len(subject.logged("initialize")) == 2
 
 
 async def test_an_agent_that_says_nothing_meets_the_deadline(world: World) -> None:

@@ -2,7 +2,8 @@
 
 `FAKE_ACP` is a JSON object. `log` is where it keeps what it received, one JSON object a line; `ignores` may hold `eof`,
 `term` and `cancel`; `initialize` and `session` may be `hang`, `die`, or the error to answer with; `say` holds fields
-that its introduction has in place of its own; `models` is `options` or `legacy`; `usage` is what a result tells.
+that its introduction has in place of its own; `models` is `options` or `legacy`; `usage` is what a result tells;
+behind `most_sessions` it opens no more.
 
 The answer to a prompt is the text that its model would have been sent: that of the prompt's blocks. A text of
 `[word] rest` makes it do otherwise, see `_SCENES`: what it says then is told there. That of the contract kit's
@@ -326,6 +327,8 @@ def serve(request_id: int, method: str, params: Json) -> None:
         send(id=request_id, error=order)
     elif method == "initialize":
         send(id=request_id, result=introduction())
+    elif method == "session/new" and len(_conversations) >= ORDER.get("most_sessions", 1000):
+        hang()
     elif method == "session/new":
         send(id=request_id, result=new_session(params["mcpServers"]))
     elif method == "session/prompt":

@@ -88,7 +88,7 @@ class AcpAgent:
             doing = "waiting for the agent to answer `initialize`"
             agent.info = await within(agent._initialized(), limit_s, deadline="spawn_s", doing=doing)
         except BaseException:
-            agent._retire()
+            agent.retire()
             await agent._rpc.close(ask=False)
             raise
         return agent
@@ -208,7 +208,7 @@ class AcpAgent:
                 await session.end()
         except TimeoutError:
             _log.warning("the agent %d does not end a session", self._rpc.cli.pid)
-            self._retire()
+            self.retire()
             if not any(other.is_busy for other in self.sessions.values() if other is not session):
                 self._rpc.cli.kill()
                 await self._rpc.cli.wait()
@@ -220,16 +220,17 @@ class AcpAgent:
             self.sessions.pop(session.id, None)
             self._spent += 1
             if self._spent >= _MOST_SPENT and not self.closes_sessions:
-                self._retire()
+                self.retire()
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
+        """Takes no more: it ends, or does not do what it is told. Those that it still serves it may."""
         self.is_retired = True
         for told in list(self.when_retired):
             told()
 
     def close(self) -> "asyncio.Future[None]":
         """Begins to end the process; idempotent."""
-        self._retire()
+        self.retire()
         return self._rpc.close(ask=self._dialect.hears_eof)
 
     async def _answer(self, _request_id: RequestId, method: str, params: dict[str, Any]) -> Any:
@@ -249,7 +250,7 @@ class AcpAgent:
         self._broken = error
         for session in self.sessions.values():
             session.inbox.fail(copy.copy(error))
-        self._retire()
+        self.retire()
 
 
 def _decided(params: dict[str, Any], session: AgentSession | None) -> dict[str, Any]:

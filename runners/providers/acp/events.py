@@ -120,6 +120,9 @@ class AcpTranslator(Translator):
         arguments = json.dumps(event["arguments"], ensure_ascii=False)
         yield from self._calls.whole(event["id"], self._names.own(event["name"]), arguments)
         self.awaits = self._calls.ids
+        if self._usage is not None:
+            self.has_usage = True
+            yield UsageReport(self._usage)
         yield Done("tool_calls")
 
     def _flushed(self) -> Iterator[ChatChunk]:

@@ -65,7 +65,8 @@ class AcpProvider(LlmProvider):
             yield "the agent may take what begins with `/` for a command of its own"
         if moves_images(request.conversation):
             yield "the agent is shown the images behind all text"
-        yield from names_of(request.tools).caveats(self.name)
+        if self.capabilities().tools:
+            yield from names_of(request.tools).caveats(self.name)
 
     def launch(self, at_start: AtStart, temporary: "tempfile.TemporaryDirectory[str]") -> Launch:  # noqa: ARG002 overriders
         """What starts the agent. `temporary` is its TMPDIR, and goes with it: what is written there it may read."""

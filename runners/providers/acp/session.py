@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from runners.errors import RequestCancelledError
+from runners.errors import DeadlineExceededError, RequestCancelledError
 from runners.event_session import TranscriptSession
 from runners.messages import ChatMessage
 from runners.provider import LlmProvider, Sampling, SessionOptions
@@ -53,7 +53,11 @@ class AcpSession(TranscriptSession):
     async def begin(self) -> None:
         """Has a session of the agent's ready before it is known what for."""
         doing = "waiting for a session of the agent's"
-        self.held = await within(self._new(), self.timeouts.spawn_s, deadline="spawn_s", doing=doing)
+        try:
+            self.held = await within(self._new(), self.timeouts.spawn_s, deadline="spawn_s", doing=doing)
+        except DeadlineExceededError:
+            self.agent.retire()  # else others would wait for it too, as long as it is anybody's
+            raise
 
     async def _new(self) -> AgentSession:
         agent = self.agent
