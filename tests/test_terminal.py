@@ -177,6 +177,19 @@ async def test_a_cli_that_dies_before_its_prompt_says_why(world: World) -> None:
     assert error.exit_code == 1
 
 
+async def test_a_cli_that_dies_while_nobody_wants_it_is_dead(world: World) -> None:
+    provider = scripted(world, "print('> ', end='', flush=True); time.sleep(3600)")
+    session = await provider.open()
+    gone = asyncio.Event()
+    session.when_dead = gone.set
+    session.cli.kill()
+    await gone.wait()
+    assert session.state == "dead"
+    with pytest.raises(ProcessExitedError, match="SIGKILL"):
+        await session.prepare(provider.session_options(request("x")))
+    await session.aclose()
+
+
 async def test_a_cli_that_dies_in_its_answer_says_how(world: World) -> None:
     subject = FakeOllamaRun(world)
     text, error = await failure(subject.provider, "[die]")

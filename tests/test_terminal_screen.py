@@ -100,6 +100,15 @@ def test_questions_to_the_terminal_are_answered_and_a_flood_of_them_is_not() -> 
     assert len(screen.replies) < 100
 
 
+def test_a_flood_leaves_nothing_behind() -> None:
+    screen = Screen(80, 10)
+    screen.feed("\x1b7a\x1b[s" * 1000 + "\x1b]0;" + "t" * 1000 + "\x07" + "e\u0301" + "\u0301" * 1000 + "\x1bH" * 1000)
+    assert len(screen.savepoints) == 1
+    assert len(screen.seen()) < 2000
+    screen.feed("\x1b[10;1Hx\x1b8y")
+    assert screen.place[1] < 80
+
+
 def test_it_is_known_whether_pastes_are_taken() -> None:
     screen = Screen(80, 10)
     assert not screen.takes_pastes

@@ -230,6 +230,11 @@ class Screen(pyte.Screen):
     def select_graphic_rendition(self, *_: int, **__: Any) -> None:
         """Colours are not kept."""
 
+    def save_cursor(self) -> None:
+        """Remembers one place, as terminals do: pyte would pile them up."""
+        self.savepoints.clear()
+        super().save_cursor()
+
     def alignment_display(self) -> None:
         """A test picture for people with a screwdriver."""
 

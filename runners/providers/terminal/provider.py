@@ -78,7 +78,13 @@ class TerminalProvider(LlmProvider):
             farewell=self.settings.farewell,
             temporary=self.temporary(),
         )
-        return TerminalSession(self, process, self.settings)
+        session = TerminalSession(self, process, self.settings)
+        try:
+            await session.settle_down()
+        except BaseException:
+            await session.aclose()
+            raise
+        return session
 
     def _model(self) -> str:
         model = self.default_model

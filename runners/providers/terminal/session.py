@@ -38,8 +38,8 @@ class TerminalSession(ProcessSession):
         self._deadlines: TurnDeadlines | None = None
         self._stopping: asyncio.TimerHandle | None = None
 
-    async def prepare(self, options: SessionOptions) -> None:
-        self._system = options.system
+    async def settle_down(self) -> None:
+        """Waits until the CLI waits for its first message."""
         doing = f"waiting for {self.provider.name} to be ready"
         try:
             await within(self._console.settle(), self.timeouts.spawn_s, deadline="spawn_s", doing=doing)
@@ -47,6 +47,11 @@ class TerminalSession(ProcessSession):
             error.stderr_tail = self._console.tail()
             error.hint = "does `prompt` match what its terminal shows at last?"
             raise
+
+    async def prepare(self, options: SessionOptions) -> None:
+        if self.state != "starting":
+            raise await self.cli.exited_early("it did not wait for its first message")
+        self._system = options.system
         self.state = "idle"
 
     def translator(self) -> TerminalTranslator:
