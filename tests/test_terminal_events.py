@@ -143,7 +143,7 @@ _WORDS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(_WORDS, st.lists(st.integers(1, 12), min_size=1, max_size=8), st.sampled_from(["text", "lines", "answer"]))
 def test_however_it_is_cut_the_texts_joined_are_what_was_written(
     words: list[str], cuts: list[int], streams: str

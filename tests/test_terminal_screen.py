@@ -123,7 +123,7 @@ _CODES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(_CODES | st.text(max_size=4), max_size=40).map("".join), st.integers(1, 7))
 def test_nothing_that_is_written_raises_and_pieces_are_as_good_as_the_whole(written: str, size: int) -> None:
     whole, cut = Screen(20, 4), Screen(20, 4)
