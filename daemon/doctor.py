@@ -113,9 +113,9 @@ async def _record(config: Config, state_dir: Path, run_dir: Path | None, kinds: 
     configured = list(Registry(config, state_dir, run_dir).runners.values())
     async with asyncio.TaskGroup() as group:
         looking = [
-            group.create_task(_compared(found, binary, run_dir or state_dir))
-            for found in map(provider_class, kinds)
-            for binary in (_binaries(found, configured) if found.kind in recording.VENDORS else [None])
+            group.create_task(_compared(kind, binary, run_dir or state_dir))
+            for kind in kinds
+            for binary in (_binaries(provider_class(kind), configured) if kind in recording.VENDORS else [None])
         ]
     return [task.result() for task in looking]
 
@@ -134,19 +134,19 @@ def _binary_of(find: Callable[[], str]) -> str | RunnerError:
         return error
 
 
-async def _compared(found: type[LlmProvider], binary: str | RunnerError | None, directory: Path) -> dict[str, Any]:
+async def _compared(kind: str, binary: str | RunnerError | None, directory: Path) -> dict[str, Any]:
     """What a recording of a CLI says; `drift` and `failed` say where it is not as it was."""
     from runners.testing import recording
 
-    row: dict[str, Any] = {"kind": found.kind, "binary": None, "version": None, "recorded": None, "detail": None}
+    row: dict[str, Any] = {"kind": kind, "binary": None, "version": None, "recorded": None, "detail": None}
     row |= {"drift": [], "failed": {}}
     if binary is None:
-        why = recording.UNRECORDED.get(found.kind, "runnerd has no stand-in for what its CLI calls")
+        why = recording.UNRECORDED.get(kind, "runnerd has no stand-in for what its CLI calls")
         return row | {"state": "not recorded", "detail": why}
     if isinstance(binary, RunnerError):
         return row | {"state": "not installed", "detail": binary.message}
-    before = recording.recorded(found.kind)
-    now = await recording.record(found.kind, binary, directory, since=before.versions[0])
+    before = recording.recorded(kind)
+    now = await recording.record(kind, binary, directory, since=before.versions[0])
     drift = before.shapes.drift_of(now.shapes)
     state = "failed" if now.failed else "drifted" if drift else "as recorded"
     row |= {"binary": binary, "version": now.version, "recorded": ", ".join(before.versions)}

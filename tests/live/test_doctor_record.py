@@ -60,7 +60,7 @@ def test_a_pinned_version_tells_what_was_recorded(world: World, installed: Insta
     binary = installed.real("copilot", real_cli("copilot", version))
     done = recorded(world)
     lines = {line.split()[0]: line for line in done.stdout.decode().splitlines() if line}
-    assert done.returncode == 0, lines
+    assert done.returncode == 0, done.stdout.decode()
     assert lines["copilot"].split() == ["copilot", "as", "recorded", version, version, str(binary), "-"]
     assert "not installed" in lines["claude"]
 

@@ -6,9 +6,11 @@ has a home of its own that ends with the recording, no variable of ours but PATH
 
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -62,7 +64,7 @@ def recorded(kind: str) -> Recorded:
     return Recorded(written["versions"], Shapes.from_json(written["events"]))
 
 
-async def record(kind: str, binary: str, directory: Path, *, since: str = "0") -> Recording:
+async def record(kind: str, binary: str, directory: Path, *, since: str = "0.0") -> Recording:
     """Records a CLI of a kind in VENDORS, unless its version is from before `since`.
 
     `directory` is where its files are until it has ended.
@@ -75,7 +77,7 @@ async def record(kind: str, binary: str, directory: Path, *, since: str = "0") -
             try:
                 doing = f"asking {kind} for its version"
                 recording.version = (await within(provider.probe(), _PROBE_S, deadline="probe", doing=doing)).version
-                if recording.version is not None and numbers(recording.version) < numbers(since):
+                if recording.version is not None and _is_before(recording.version, since):
                     recording.unfit = f"{recording.version} is older than {since}, the oldest version that was recorded"
                 else:
                     await _play_all(_Stage(provider, vendor.api, stand_in), recording, without=vendor.without)
@@ -84,6 +86,10 @@ async def record(kind: str, binary: str, directory: Path, *, since: str = "0") -
             finally:
                 await provider.aclose()
     return recording
+
+
+def _is_before(version: str, since: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)+", version) is not None and numbers(version) < numbers(since)
 
 
 def _provider(kind: str, binary: str, entry: Json, place: Path) -> LlmProvider:
@@ -109,15 +115,19 @@ class _Stage:
 
 async def _play_all(stage: _Stage, recording: Recording, *, without: Sequence[str]) -> None:
     able, passed_over = stage.provider.capabilities(), Counter[str]()
-    for scenario in SCENARIOS:
-        if scenario.name in without or not scenario.needs(able):
-            continue
-        try:
-            problem = await _played(scenario, stage, passed_over)
-        except RunnerError as error:
-            problem = _told(error)
-        if problem is not None:
-            recording.failed[scenario.name] = problem
+    async with AsyncExitStack() as stack:
+        if able.sessions_per_process > 1:
+            # A session that does nothing, for a process that would else be started anew for each scenario.
+            stack.push_async_callback((await stage.provider.open()).aclose)
+        for scenario in SCENARIOS:
+            if scenario.name in without or not scenario.needs(able):
+                continue
+            try:
+                problem = await _played(scenario, stage, passed_over)
+            except RunnerError as error:
+                problem = _told(error)
+            if problem is not None:
+                recording.failed[scenario.name] = problem
     recording.shapes.pass_over(passed_over)
 
 
