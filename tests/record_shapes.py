@@ -11,11 +11,13 @@ from pathlib import Path
 
 from runners.providers.claude.provider import TESTED_VERSIONS as CLAUDES
 from runners.providers.codex.provider import TESTED_VERSIONS as CODEXES
+from runners.providers.gemini.provider import TESTED_VERSIONS as GEMINIS
+from runners.providers.opencode.provider import TESTED_VERSIONS as OPENCODES
 from runners.testing.recording import VENDORS, Shapes, record
 from tests.conftest import HEADLESS_COPILOTS
 from tests.live.install import binary
 
-VERSIONS = {"claude": CLAUDES, "codex": CODEXES, "copilot": HEADLESS_COPILOTS}
+VERSIONS = {"claude": CLAUDES, "codex": CODEXES, "copilot": HEADLESS_COPILOTS, "gemini": GEMINIS, "opencode": OPENCODES}
 SHAPES = Path(__file__).parents[1] / "runners" / "testing" / "recording" / "shapes"
 _TIMES = 3
 

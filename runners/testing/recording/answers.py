@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runners.testing.apis import completions_api, messages_api, responses_api
+from runners.testing.apis import completions_api, gemini_api, messages_api, responses_api
 from runners.testing.apis.stand_in import BaseError, BaseReply, StandIn
 
 
@@ -54,4 +54,14 @@ RESPONSES = Api(
     cut=lambda text: responses_api.text(text, incomplete="max_output_tokens"),
     refused=responses_api.error(400, "This cannot be asked"),
     busy=responses_api.error(503, "Overloaded", "server_error"),
+)
+
+GEMINI = Api(
+    stand_in=gemini_api.GeminiApi,
+    text=gemini_api.text,
+    thought=lambda thought, text: gemini_api.text(text, reasoning=thought),
+    calls=gemini_api.tool_calls,
+    cut=lambda text: gemini_api.text(text, finish_reason="MAX_TOKENS"),
+    refused=gemini_api.error(400, "This cannot be asked", "INVALID_ARGUMENT"),
+    busy=gemini_api.error(503, "Overloaded", "UNAVAILABLE"),
 )

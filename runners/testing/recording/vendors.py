@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runners.testing.recording.answers import COMPLETIONS, MESSAGES, RESPONSES, Api
+from runners.testing.recording.answers import COMPLETIONS, GEMINI, MESSAGES, RESPONSES, Api
+from runners.testing.recording.scenarios import CUT
 
 Json = dict[str, Any]
 
@@ -38,10 +39,21 @@ def _copilot(url: str) -> Json:
     return {"model": "gpt-x", "provider": provider, "env": {"KEY": "dummy", "XDG_CACHE_HOME": cache}}
 
 
+def _gemini(url: str) -> Json:
+    return {"env": {"GEMINI_API_KEY": "dummy", "GOOGLE_GEMINI_BASE_URL": url}}
+
+
+def _opencode(url: str) -> Json:
+    server = {"npm": "@ai-sdk/openai-compatible", "options": {"baseURL": url, "apiKey": "dummy"}}
+    return {"model": "standin/gpt-x", "provider": {"standin": server | {"models": {"gpt-x": {}}}}, "env": {}}
+
+
 VENDORS = {
     "claude": Vendor(MESSAGES, _claude),
     "codex": Vendor(RESPONSES, _codex),
     "copilot": Vendor(COMPLETIONS, _copilot),
+    "gemini": Vendor(GEMINI, _gemini, without=(CUT,)),  # it tells such an answer as a whole one
+    "opencode": Vendor(COMPLETIONS, _opencode),
 }
 
 UNRECORDED = {
