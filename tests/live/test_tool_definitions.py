@@ -112,7 +112,8 @@ async def test_tools_with_names_that_the_cli_knows_are_called_as_any_other(lab: 
     assert (resumed["served"], resumed["content"]) == ("resumed", "done")
     assert [one[1:] for one in lab.received().calls] == called
     # So they are told anew.
-    await lab.lab.chat([*gone_on, *user("and?")], tools=tools)
+    again = (await lab.lab.chat([*gone_on, *user("and?")], tools=tools)).result
+    assert (again["content"], again["tool_calls"] or []) == ("and?", [])
     assert [one[1:] for one in lab.received().calls] == called
 
 
