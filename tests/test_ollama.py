@@ -108,7 +108,10 @@ def serve_process(provider: OllamaProvider) -> psutil.Process:
 
 
 def is_gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # reaped while we looked
+        return True
 
 
 async def gone(*processes: psutil.Process) -> None:

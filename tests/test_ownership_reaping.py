@@ -20,7 +20,10 @@ async def spawn(*argv):
     return await CliProcess.spawn(argv, env=dict(os.environ), cwd=Path.cwd())
 
 def is_zombie(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # reaped while we looked
+        return False
 """
 )
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from daemon.config import load_config
+from runners.testing.apis.responses_api import ResponsesApi
 from tests.capability_matrix import README
 from tests.live.codex_lab import ENV
 from tests.live.lab import AS_IT_IS, running_lab
-from tests.live.responses_api import ResponsesApi
 from tests.world import World, user
 
 pytestmark = [pytest.mark.live]
