@@ -14,7 +14,7 @@ from tests.installed import Installed
 from tests.subjects.ollama import FakeOllama, server
 from tests.world import END_S, World
 
-KINDS = ["claude", "copilot", "ollama", "echo"]
+KINDS = ["claude", "copilot", "codex", "ollama", "echo"]
 NOBODY = "import sys\n\nsys.exit('Segmentation fault')\n"
 ANOTHER = "print('another program 1.0')\n"
 DEAF = "import time\n\ntime.sleep(3600)\n"
@@ -50,7 +50,7 @@ def test_where_nothing_is_installed_it_says_of_each_how_to_get_it_and_exits_with
 ) -> None:
     rows = doctor(world, code=1)
     assert list(rows) == KINDS
-    for name in ("claude", "copilot", "ollama"):
+    for name in ("claude", "copilot", "codex", "ollama"):
         row = rows[name]
         assert (row["ok"], row["state"], row["reason"]) == (False, "unavailable", "not_installed")
         assert (row["binary"], row["version"], row["authenticated"]) == (None, None, None)
@@ -132,7 +132,7 @@ def test_an_old_claude_is_found_and_told_how_to_update(world: World, installed: 
 
 
 @pytest.mark.parametrize("source", [NOBODY, ANOTHER], ids=["that crashes", "of another project"])
-@pytest.mark.parametrize("name", ["claude", "copilot", "ollama"])
+@pytest.mark.parametrize("name", ["claude", "copilot", "codex", "ollama"])
 def test_a_program_of_that_name_that_is_broken_is_found_and_not_ok(
     world: World, installed: Installed, name: str, source: str
 ) -> None:
@@ -152,10 +152,10 @@ def test_a_program_that_cannot_be_executed_is_not_installed(world: World, instal
 def test_programs_that_never_answer_cost_one_deadline_together_and_are_ended(
     world: World, installed: Installed
 ) -> None:
-    for name in ("claude", "copilot", "ollama"):
+    for name in ("claude", "copilot", "codex", "ollama"):
         installed.program(name, DEAF)
     rows = doctor(world, code=0)
-    assert {rows[name]["reason"] for name in ("claude", "copilot", "ollama")} == {"timeout"}
+    assert {rows[name]["reason"] for name in ("claude", "copilot", "codex", "ollama")} == {"timeout"}
     assert world.processes() == []
 
 
@@ -199,7 +199,7 @@ def test_what_the_configuration_leaves_out_is_shown_with_the_line_to_add_and_doe
     config = world.config("runners: {mine: {kind: claude}}\n")
     rows = doctor(world, "--config", str(config), code=1)
     assert next(iter(rows)) == "mine"
-    assert set(rows) == {"mine", "copilot", "ollama", "echo"}
+    assert set(rows) == {"mine", "copilot", "codex", "ollama", "echo"}
     assert (rows["mine"]["is_configured"], rows["mine"]["kind"]) == (True, "claude")
     left_out = rows["ollama"]
     assert (left_out["is_configured"], left_out["ok"], left_out["version"]) == (False, True, "0.32.15")
