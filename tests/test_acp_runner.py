@@ -387,6 +387,15 @@ async def test_an_agent_that_finds_out_late_says_it_too(world: World) -> None:
     assert raised.value.hint == "log in with the agent's own program: Set FAKE_KEY"
 
 
+async def test_what_an_agent_says_of_itself_in_a_wrong_form_it_has_not_said(world: World) -> None:
+    wrong = {"promptCapabilities": 7, "mcpCapabilities": [], "sessionCapabilities": "x", "novel": {}}
+    provider = FakeAgent(world, say={"agentCapabilities": wrong, "agentInfo": {}, "authMethods": [{"id": 5}]}).provider
+    assert (await provider.complete(request("hello"))).content == "hello"
+    able = provider.capabilities()
+    assert (able.images, able.tools) == (False, False)
+    assert (await provider.health_check()).version
+
+
 async def test_an_agent_of_another_protocol_is_not_used(world: World) -> None:
     with pytest.raises(ProtocolError, match="speaks ACP 7"):
         await FakeAgent(world, say={"protocolVersion": 7}).provider.complete(request("hello"))

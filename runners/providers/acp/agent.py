@@ -105,7 +105,9 @@ class AcpAgent:
         )
         told = await self.call("initialize", asked.model_dump(mode="json", by_alias=True, exclude_none=True))
         try:
-            info: InitializeResponse = schema.InitializeResponse.model_validate(told)
+            # A part of a wrong form the package mends to a plain object, which is of its own form only when read again.
+            mended = schema.InitializeResponse.model_validate(told).model_dump(by_alias=True, warnings=False)
+            info: InitializeResponse = schema.InitializeResponse.model_validate(mended)
         except ValueError as error:
             raise ProtocolError(f"the agent's answer to `initialize` is not of its known form: {error}") from error
         if info.protocol_version != PROTOCOL:
