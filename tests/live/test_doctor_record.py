@@ -14,7 +14,8 @@ from tests.world import World
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
-# What a next version might do: a key of another name, one more, one less, another type, another event.
+# What a next version might do: a key of another name, one more, one less, another type, another event. And what comes
+# by chance, in one process alone.
 _ANOTHER = """
 import json, os, subprocess, sys
 
@@ -31,6 +32,9 @@ for line in cli.stdout:
         print(json.dumps({{"type": "system", "subtype": "farewell", "words": []}}))
     elif event.get("subtype") == "init":
         event["outputStyle"] = event.pop("output_style")
+        if not os.path.exists({once!r}):
+            open({once!r}, "x").close()
+            event["chance"] = 1
     elif event["type"] == "assistant" and event.get("error"):
         del event["error"]
     print(json.dumps(event), flush=True)
@@ -67,12 +71,13 @@ def test_a_pinned_version_tells_what_was_recorded(world: World, installed: Insta
 
 def test_where_a_cli_tells_other_events_each_place_is_named(world: World, installed: Installed) -> None:
     version = TESTED_VERSIONS[-1]
-    installed.program("claude", _ANOTHER.format(real=str(real_cli("claude", version))))
+    installed.program("claude", _ANOTHER.format(real=str(real_cli("claude", version)), once=str(world.root / "once")))
     done = recorded(world, "--json", "claude")
     [row] = json.loads(done.stdout)["runners"]
     assert done.returncode == 1
     assert (row["state"], row["version"], row["recorded"]) == ("drifted", version, ", ".join(TESTED_VERSIONS))
     assert row["failed"] == {}
+    assert (world.root / "once").exists()
     assert [tuple(one.values()) for one in row["drift"]] == [
         ("missing", "assistant", "error", "string", None),
         ("changed", "result/success", "duration_ms", "number", "string"),

@@ -3,8 +3,8 @@
 The shapes that were recorded stand in `shapes/`, one file for each kind.
 """
 
-from runners.testing.recording.recorder import Recorded, Recording, record, recorded
+from runners.testing.recording.recorder import START, Recorded, Recording, record, recorded
 from runners.testing.recording.shapes import Drift, Shapes
 from runners.testing.recording.vendors import UNRECORDED, VENDORS
 
-__all__ = ["UNRECORDED", "VENDORS", "Drift", "Recorded", "Recording", "Shapes", "record", "recorded"]
+__all__ = ["START", "UNRECORDED", "VENDORS", "Drift", "Recorded", "Recording", "Shapes", "record", "recorded"]

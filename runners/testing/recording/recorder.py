@@ -30,6 +30,9 @@ from runners.testing.recording.shapes import Shapes
 from runners.testing.recording.vendors import VENDORS
 from runners.wire.deadlines import within
 
+START = "its start"
+"""What has failed of a CLI with which no scenario could be played."""
+
 _NOWHERE = "http://127.0.0.1:9"
 _ONLY_LOOPBACK = {"HTTP_PROXY": _NOWHERE, "HTTPS_PROXY": _NOWHERE, "NO_PROXY": "127.0.0.1,localhost"}
 _TIMEOUTS = {"spawn_s": 60, "first_chunk_s": 60, "silence_s": 60, "turn_s": 120}
@@ -82,7 +85,7 @@ async def record(kind: str, binary: str, directory: Path, *, since: str = "0.0")
                 else:
                     await _play_all(_Stage(provider, vendor.api, stand_in), recording, without=vendor.without)
             except RunnerError as error:
-                recording.failed["its start"] = _told(error)
+                recording.failed[START] = _told(error)
             finally:
                 await provider.aclose()
     return recording
