@@ -14,7 +14,8 @@ from tests.installed import Installed
 from tests.subjects.ollama import FakeOllama, server
 from tests.world import END_S, World
 
-KINDS = ["claude", "copilot", "codex", "ollama", "echo"]
+KINDS = ["claude", "copilot", "codex", "ollama", "echo", "gemini", "opencode"]
+"""Those of the configuration that runnerd has by itself, and then what that leaves out."""
 NOBODY = "import sys\n\nsys.exit('Segmentation fault')\n"
 ANOTHER = "print('another program 1.0')\n"
 DEAF = "import time\n\ntime.sleep(3600)\n"
@@ -199,7 +200,7 @@ def test_what_the_configuration_leaves_out_is_shown_with_the_line_to_add_and_doe
     config = world.config("runners: {mine: {kind: claude}}\n")
     rows = doctor(world, "--config", str(config), code=1)
     assert next(iter(rows)) == "mine"
-    assert set(rows) == {"mine", "copilot", "codex", "ollama", "echo"}
+    assert set(rows) == {"mine", *KINDS} - {"claude"}
     assert (rows["mine"]["is_configured"], rows["mine"]["kind"]) == (True, "claude")
     left_out = rows["ollama"]
     assert (left_out["is_configured"], left_out["ok"], left_out["version"]) == (False, True, "0.32.15")
