@@ -40,7 +40,7 @@ def drift(before: dict[str, Any], now: dict[str, Any]) -> list[Drift]:
 def of(events: Events) -> Shapes:
     found = Shapes()
     for name, event in events:
-        found.add(name, event)
+        found.add(name, {"type": name, **event})
     return found
 
 
@@ -140,7 +140,8 @@ def test_a_new_type_of_event_is_told_by_its_name_and_one_that_does_not_occur_is_
 
 def test_of_events_that_are_passed_over_only_their_name_counts() -> None:
     before, now = shapes({"type": "a", "x": 1}), shapes({"type": "a", "y": 1})
-    before.pass_over(["a"])
-    now.pass_over(["a"])
-    assert before.drift_of(now) == []
-    assert before.to_json() == {"a": {}}
+    passed_over = shapes({"type": "a", "x": 1})
+    passed_over.pass_over(["a"])
+    assert passed_over.to_json() == {"a": {}}
+    assert passed_over.drift_of(now) == before.drift_of(passed_over) == passed_over.drift_of(passed_over) == []
+    assert Shapes().drift_of(passed_over) == [Drift("new", "a")]

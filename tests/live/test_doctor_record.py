@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from runners.providers.claude.provider import TESTED_VERSIONS
+from runners.providers.codex.provider import TESTED_VERSIONS as CODEXES
 from tests.conftest import HEADLESS_COPILOTS, real_cli
 from tests.installed import Installed
 from tests.live.install import COPILOT_CACHE
@@ -59,13 +60,15 @@ def recorded(world: World, *arguments: str) -> "subprocess.CompletedProcess[byte
     return done
 
 
-def test_a_pinned_version_tells_what_was_recorded(world: World, installed: Installed) -> None:
-    version = HEADLESS_COPILOTS[-1]
-    binary = installed.real("copilot", real_cli("copilot", version))
+def test_pinned_versions_tell_what_was_recorded(world: World, installed: Installed) -> None:
+    pinned = {"codex": CODEXES, "copilot": HEADLESS_COPILOTS}
+    binaries = {cli: installed.real(cli, real_cli(cli, versions[-1])) for cli, versions in pinned.items()}
     done = recorded(world)
     lines = {line.split()[0]: line for line in done.stdout.decode().splitlines() if line}
     assert done.returncode == 0, done.stdout.decode()
-    assert lines["copilot"].split() == ["copilot", "as", "recorded", version, version, str(binary), "-"]
+    for cli, versions in pinned.items():
+        told = f"{cli} as recorded {versions[-1]} {', '.join(versions)} {binaries[cli]} -"
+        assert lines[cli].split() == told.split()
     assert "not installed" in lines["claude"]
 
 

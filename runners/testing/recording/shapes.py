@@ -69,15 +69,15 @@ class Shapes:
         """How a new recording differs from this one, by event and path.
 
         Of what lies inside of a place that is new, missing or changed nothing more is told, nor of what lies inside
-        of a new type of event. A type of event that did not occur is no difference: when a CLI tells some of them
-        depends on time. Where the answer needed it, the scenario has failed.
+        of a new type of event, or of one that one of the two has passed over. A type of event that did not occur is no
+        difference: when a CLI tells some of them depends on time. Where the answer needed it, the scenario has failed.
         """
         found: list[Drift] = []
         for name, places in sorted(seen.events.items()):
-            if name in self.events:
-                found += _differences(name, self.events[name], places)
-            else:
+            if name not in self.events:
                 found.append(Drift("new", name))
+            elif places and self.events[name]:
+                found += _differences(name, self.events[name], places)
         return found
 
     @classmethod
