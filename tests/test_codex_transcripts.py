@@ -110,6 +110,13 @@ def test_a_rate_limit_that_says_when_to_come_back_is_one_that_says_it() -> None:
     raise AssertionError("nothing was retried")
 
 
+@pytest.mark.parametrize("info", [{}, {"new": None}, {"new": {}}, {"new": "word"}, [], "new"])
+def test_a_cause_of_an_unknown_form_leaves_the_words(info: Any) -> None:
+    error = {"message": "it broke", "codexErrorInfo": info}
+    with pytest.raises(RunnerError, match="it broke"):
+        made().feed({"type": "error", "params": {"error": error, "willRetry": False}})
+
+
 @pytest.mark.parametrize("name", ["reasoning", "raw-reasoning", "several-messages", "tools"])
 async def test_what_piles_up_unread_is_the_same_answer_in_fewer_events(name: str) -> None:
     turn = next(turns("0.171.0", name))

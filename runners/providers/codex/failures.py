@@ -67,7 +67,8 @@ def failure(error: Event, *, is_own_server: bool) -> RunnerError:
     said = str(error.get("additionalDetails") or error["message"])
     message, is_refusal = _sentence(said)
     info = error.get("codexErrorInfo")
-    status = next(iter(info.values())).get("httpStatusCode") if isinstance(info, dict) else None
+    details = next(iter(info.values()), None) if isinstance(info, dict) else None
+    status = details.get("httpStatusCode") if isinstance(details, dict) else None
     if isinstance(info, str) and info in _KINDS:
         kind = _KINDS[info]
     elif status is not None:
