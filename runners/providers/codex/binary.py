@@ -24,9 +24,9 @@ def native(program: Path) -> Path | None:
     It lies in a package of its own for this machine: beside that of the script (`bin/codex.js` of @openai/codex), or
     inside it, as npm has it; older versions had it in the script's own package.
     """
-    program = program.resolve()
     if _is_native(program):
-        return program
+        return program  # under the name that it has: a version manager's (mise, volta) goes by that alone
+    program = program.resolve()
     machine = f"{sys.platform}-{_MACHINES.get(platform.machine().lower(), '')}"
     target = _TARGETS.get(machine)
     if target is None:
