@@ -125,7 +125,8 @@ class CodexProvider(LlmProvider):
         """What the CLI says of its login, local and without a model call; NotAuthenticatedError when it has none."""
         if self.settings.base_url is not None:
             return Health("ready", detail=f"with the server at {self.settings.base_url}, whose key only a chat proves")
-        told = await server.call("account/read", {})
+        asked, limit_s = server.call("account/read", {}), self.settings.timeouts.spawn_s
+        told = await within(asked, limit_s, deadline="spawn_s", doing="asking codex for its login")
         account = told.get("account") or {}
         if not account and told.get("requiresOpenaiAuth"):
             raise not_logged_in()
