@@ -61,8 +61,15 @@ class CodexThread:
         One that is parked takes the results that it waits for, and goes on with the turn that it is in.
         """
         is_fit = all((message.role == "tool") == self.is_parked for message in new)
+        if not is_fit or (self.is_parked and not self._waits_for(new)):
+            return False
         # One answer may not have reached the conversation all the same.
-        return is_fit and not self.is_spent and len(before) == self._told + 1 and settings == self._settings
+        return not self.is_spent and len(before) == self._told + 1 and settings == self._settings
+
+    def _waits_for(self, results: Sequence[ChatMessage]) -> bool:
+        """Whether the CLI is still in the turn that asks for these."""
+        asked = [self._results.get(str(result.tool_call_id)) for result in results]
+        return not self.inbox.is_idle.is_set() and not any(future is not None and future.done() for future in asked)
 
     def rest(self, *, awaits_results: bool) -> None:
         """Its turn has ended well, or waits for results."""
@@ -129,11 +136,11 @@ class CodexThread:
         await self.interrupt()
         if self._saying is not None and self._saying.exception() is None:
             await self.inbox.is_idle.wait()
+        self._server.threads.pop(self._id, None)  # from now on no call of it is taken
         for result in self._results.values():
             result.cancel()
         if self._id:
             await self._server.call("thread/unsubscribe", {"threadId": self._id})
-            self._server.threads.pop(self._id, None)
 
     async def _was_let(self) -> bool:
         """Waits for the sending, which an interruption must not overtake, and says whether the CLI took the turn."""
