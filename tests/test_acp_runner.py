@@ -213,6 +213,22 @@ def test_usage_that_comes_with_the_calls_of_a_model_is_added_up() -> None:
     assert translator.awaits == {"c1"}
 
 
+async def test_a_conversation_that_moves_to_another_session_is_told_of_that_one(world: World) -> None:
+    subject = FakeAgent(world, models="options")
+    async with AsyncExitStack() as stack:
+        session = await opened(stack, subject.provider)
+        await said(session, "one")
+        messages = [ChatMessage(role="user", content=text) for text in ("two", "three")]
+        answer = await fold(session.turn(messages, subject.provider.sampling(asked(""))))
+        assert session.resent
+        assert (answer.usage.cost_usd, answer.model) == (0.5, "small")
+        async with turn(session, "[stop] max_tokens") as stream:
+            assert [chunk async for chunk in stream][-1] == Done("length", "max_tokens")
+        assert session.held is None
+        answer = await fold(turn(session, "four"))
+        assert (answer.usage.cost_usd, answer.model) == (0.5, "small")
+
+
 def test_counts_that_are_parts_of_others_are_not_added() -> None:
     told = {"inputTokens": 11, "outputTokens": 7, "totalTokens": 18, "cachedReadTokens": 5, "thoughtTokens": 3}
     assert counted(told) == Usage(input_tokens=11, cached_input_tokens=5, output_tokens=7, reasoning_tokens=3)

@@ -284,11 +284,9 @@ def prompt(request_id: int, params: Json) -> None:
         return
     _conversations[turn.session].append({"role": "assistant", "text": "".join(turn.said), "calls": []})
     usage = {"usage": ORDER.get("usage", USAGE)} if turn.stop_reason != "cancelled" else {}
-    turn.update("usage_update", used=26, size=200_000, cost={"amount": 0.5 * next(_turns), "currency": "USD"})
+    prompts = [message for message in _conversations[turn.session] if message["role"] == "user"]
+    turn.update("usage_update", used=26, size=200_000, cost={"amount": 0.5 * len(prompts), "currency": "USD"})
     send(id=request_id, result={"stopReason": turn.stop_reason, **usage})
-
-
-_turns = itertools.count(1)
 
 
 def introduction() -> Json:

@@ -37,7 +37,7 @@ class AcpTranslator(Translator):
 
     What it does with tools of its own is no call for the client to make, but nothing to be silent about either: each is
     a warning. Behind a call of the client's `tools` its turn goes on: `used` are the ids of all tools in it so far.
-    `cost_before_usd` is what its session had cost before; `has_usage`: it has said what the turn cost.
+    `model` answers; `cost_usd` is what its session has cost so far; `has_usage`: it has said what the turn cost.
     """
 
     def __init__(
@@ -48,13 +48,11 @@ class AcpTranslator(Translator):
         *,
         tools: Sequence[ToolDefinition] = (),
         used: set[str] | None = None,
-        cost_before_usd: float = 0,
     ) -> None:
         super().__init__(runner)
         self.has_usage = False
-        self.cost_usd = cost_before_usd
-        self._cost_before_usd = cost_before_usd
-        self._model = model
+        self.model = model
+        self.cost_usd = self._cost_before_usd = 0.0
         self._dialect = dialect or Dialect()
         self._names = names_of(tools)
         self._offered = {self._names.theirs(tool.name) for tool in tools}
@@ -77,6 +75,11 @@ class AcpTranslator(Translator):
             **dict.fromkeys(_NO_PART_OF_AN_ANSWER, _nothing),
         }
 
+    def is_of(self, model: str, cost_usd: float) -> None:
+        """The turn is one of a session in which this model answers, and which has cost so much before."""
+        self.model = model
+        self.cost_usd = self._cost_before_usd = cost_usd
+
     def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
         event = self._dialect.meant(event)
         handler = self._handlers.get(str(event.get("type")))
@@ -85,7 +88,7 @@ class AcpTranslator(Translator):
     def _start(self, message_id: str | None = None) -> Iterator[ChatChunk]:
         if not self._started:
             self._started = True
-            yield Start(message_id or f"msg_{uuid.uuid4().hex}", self._runner, self._model)
+            yield Start(message_id or f"msg_{uuid.uuid4().hex}", self._runner, self.model)
 
     def _message(self, event: Event) -> Iterator[ChatChunk]:
         yield from self._start(event.get("messageId"))

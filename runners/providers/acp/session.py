@@ -106,17 +106,9 @@ class AcpSession(TranscriptSession):
         await self._agents.release(agent)
 
     def translator(self) -> AcpTranslator:
-        held = self.held
-        model = held.model if held is not None and held.model else self.model
-        cost_usd = held.cost_usd if held is not None else 0.0
         self._used = self._used if self.awaits else set()
         self._last = AcpTranslator(
-            self.provider.name,
-            model,
-            self._agents.dialect,
-            tools=self.options.tools,
-            used=self._used,
-            cost_before_usd=cost_usd,
+            self.provider.name, self.model, self._agents.dialect, tools=self.options.tools, used=self._used
         )
         return self._last
 
@@ -126,6 +118,7 @@ class AcpSession(TranscriptSession):
         held = self.held
         if self.awaits and held is not None and held.tools is not None:
             self.resent = False
+            self._last.is_of(held.model or self.model, held.cost_usd)
             held.tools.give(new)
             return
         is_known = held is not None and held.holds == len(self.transcript) > 0
@@ -133,6 +126,7 @@ class AcpSession(TranscriptSession):
         if held is not None and self.resent and held.holds:
             self.let_go()
         held = await deadlines.wait(self.primed(messages, sampling))
+        self._last.is_of(held.model or self.model, held.cost_usd)
         self._inbox = held.inbox
         held.say(self.blocks(messages))
 
