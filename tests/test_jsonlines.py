@@ -144,6 +144,18 @@ async def test_a_function_that_is_given_the_wrong_type_names_its_key(world: Worl
     assert error.message.startswith("runners.cli.lines.text: In function join(), invalid type")
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("type == 'piece' && contains(type, {n: `1`}.n) && text", "'in <string>' requires string"),
+        ("type == 'piece' && @ | [text][?@ > `1`] | [0]", "'>' not supported between instances"),
+    ],
+)
+async def test_what_the_wrong_type_does_to_jmespath_itself_names_the_key_too(world: World, text: str, why: str) -> None:
+    _, error = await failed(FakeJsonLines(world).made(lines=FAKE_ENTRY["lines"] | {"text": text}), ProtocolError)
+    assert error.message.startswith(f"runners.cli.lines.text: {why}")
+
+
 async def test_a_whole_text_adds_what_was_not_streamed(world: World) -> None:
     lines = FAKE_ENTRY["lines"] | {"text": "type == 'piece' && text == 'hello ' && text"}
     assert await answered(FakeJsonLines(world).made(lines=lines)) == TEXT

@@ -48,6 +48,12 @@ MISTAKES = [
     ("text: type == 'text' && text", "text: a.", 10, "runners.cli.lines.text: 'a.' is no JMESPath expression: Exp"),
     ("text: type == 'text' && text", "text: '[?'", 10, "runners.cli.lines.text: '[?' is no JMESPath expression: Inv"),
     ("text: type == 'text' && text", "text: ''", 10, "runners.cli.lines.text: '' is no JMESPath expression: Inv"),
+    (
+        "text: type == 'text' && text",
+        "text: 'a[::0]'",
+        10,
+        "runners.cli.lines.text: 'a[::0]': a slice with a step of 0",
+    ),
     ("text: type == 'text' && text", "text: []", 10, "runners.cli.lines.text: Input should be a valid string"),
     ("text: type == 'text' && text", "txt: text", 10, "runners.cli.lines.txt: unknown key; did you mean text?"),
     (

@@ -19,6 +19,8 @@ def _checked(expression: str) -> str:
         # Behind that it repeats the expression, with a mark under the place.
         why, _, _ = str(error).partition(", for expression:")[0].partition(":\n")
         raise ValueError(f"{expression!r} is no JMESPath expression: {why}") from error
+    if any(node["type"] == "slice" and node["children"][-1] == 0 for node in _nodes(compiled.parsed)):
+        raise ValueError(f"{expression!r}: a slice with a step of 0 finds nothing")
     for name, given in _calls(compiled.parsed):
         function = Functions.FUNCTION_TABLE.get(name)
         if function is None:
@@ -32,12 +34,16 @@ def _checked(expression: str) -> str:
 
 def _calls(node: Any) -> Iterator[tuple[str, int]]:
     """Every function that is called, with the number of its arguments."""
-    if node["type"] == "function_expression":
-        yield node["value"], len(node["children"])
+    return ((one["value"], len(one["children"])) for one in _nodes(node) if one["type"] == "function_expression")
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    """Every part of an expression."""
+    yield node
     for child in node["children"]:
         # Those of a slice are numbers.
         if isinstance(child, dict):
-            yield from _calls(child)
+            yield from _nodes(child)
 
 
 Expression = Annotated[str, AfterValidator(_checked)]
@@ -54,11 +60,12 @@ class Rule:
     def find(self, line: Any) -> Any:
         """What it finds; None for nothing, and for false, which a condition that does not hold comes to.
 
-        Raises ProtocolError where a function of the expression is given what it does not take.
+        Raises ProtocolError where a function or comparison of the expression is given what it does not take.
         """
         try:
             found = self._expression.search(line)
-        except JMESPathError as error:
+        except (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            # jmespath checks itself what few of them take.
             raise ProtocolError(f"{self.key}: {error}") from error
         return None if found is False else found
 
