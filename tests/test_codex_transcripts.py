@@ -122,8 +122,12 @@ async def test_what_piles_up_unread_is_the_same_answer_in_fewer_events(name: str
     turn = next(turns("0.171.0", name))
     inbox = CodexInbox()
     inbox.begin()
-    for event in copy.deepcopy(turn):
+    turn_id = turn[-1]["params"].get("turnId") or turn[-1]["params"]["turn"]["id"]
+    for event in copy.deepcopy([{"type": "turn/started", "params": {"turn": {"id": turn_id}}}, *turn]):
         inbox.put(event)
+    # A call of the past, which it was told.
+    past = {"type": "function_call", "name": "f", "call_id": "c", "arguments": "{}"}
+    inbox.put({"type": "rawResponseItem/completed", "params": {"turnId": "another", "item": past}})
     assert inbox.is_idle.is_set() == any(event["type"] == "turn/completed" for event in turn)
     kept = []
     translator = made()

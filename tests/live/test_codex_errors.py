@@ -1,6 +1,8 @@
 """Failures of the real codex and of its API, each with its kind, inside a deadline of ours, and never doubled."""
 
 import asyncio
+import base64
+import json
 import signal
 import socket
 import time
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
+from runners.providers.codex.provider import TESTED_VERSIONS
 from runners.testing.apis.responses_api import AnyReply, Reply, error, text
 from tests.live.codex_lab import WITH_LOGIN
 from tests.live.lab import Entries, Json, Lab, joined
@@ -22,7 +25,9 @@ SLACK_S = 10.0  # for a busy machine
 
 
 @pytest.fixture(scope="module")
-def entries() -> Iterator[Entries]:
+def entries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entries]:
+    planned = tmp_path_factory.mktemp("codex-home")
+    (planned / "auth.json").write_text(json.dumps(a_plan()))
     with socket.socket() as closed:
         # Bound and not listening: nobody else takes the port, and a connection to it is refused.
         closed.bind(("127.0.0.1", 0))
@@ -33,12 +38,23 @@ def entries() -> Iterator[Entries]:
             "refused": {"base_url": nowhere},
             "no_key": {"api_key_env": "NOT_THERE"},
             "no_login": WITH_LOGIN,
+            "offline": WITH_LOGIN | {"env": {"CODEX_HOME": str(planned)}, "timeouts": {"first_chunk_s": 6}},
         }
 
 
 @pytest.fixture
 def lab(lab_of_codex: Lab) -> Lab:
     return lab_of_codex
+
+
+def a_plan() -> Json:
+    """A login of a ChatGPT plan, as the CLI keeps it."""
+    auth = {"chatgpt_plan_type": "plus", "chatgpt_account_id": "a", "chatgpt_user_id": "u"}
+    claims = {"email": "a@example.org", "exp": 2**31, "https://api.openai.com/auth": auth}
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in ({}, claims, {})]
+    tokens = {"id_token": ".".join(parts), "access_token": ".".join(parts), "refresh_token": "r", "account_id": "a"}
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "tokens": tokens, "last_refresh": now}
 
 
 @dataclass(frozen=True)
@@ -110,10 +126,31 @@ async def test_a_connection_that_is_refused_is_an_error_of_the_network(lab: Lab)
     assert (failure["kind"], failure["retryable"]) == ("network", True)
 
 
+async def test_a_plan_without_a_network_is_tried_again_for_as_long_as_its_deadline(lab: Lab) -> None:
+    answer = await lab.chat(user("hi"), runner="offline")
+    assert answer.error["kind"] == "network"
+    assert {chunk["type"] for chunk in answer.chunks} <= {"retrying"}
+    await lab.no_cli_is_left()
+
+
 async def test_without_a_login_the_error_says_how_to_log_in_and_nothing_is_asked(lab: Lab) -> None:
     failure = (await lab.chat(user("hi"), runner="no_login")).error
     assert (failure["kind"], failure["hint"]) == ("not_authenticated", "codex login")
     assert lab.api.requests == []
+
+
+async def test_health_says_who_can_serve_and_what_mends_the_others(lab: Lab) -> None:
+    await lab.chat(user("hi"))  # what a test before this one may have made of it is over
+    rows = {row["name"]: row for row in (await lab.wire.call("health"))["result"]["runners"]}
+    own, without = rows["codex"], rows["no_login"]
+    assert (own["state"], own["authenticated"], own["version"]) == ("ready", None, TESTED_VERSIONS[-1])
+    assert lab.api.url in own["detail"]
+    assert (without["state"], without["reason"]) == ("unavailable", "not_authenticated")
+    assert (without["authenticated"], without["hint"]) == (False, "codex login")
+    assert rows["no_key"]["reason"] == "config"
+    offline = rows["offline"]
+    assert (offline["state"], offline["reason"], offline["authenticated"]) == ("degraded", "network", True)
+    assert len(lab.api.requests) == 1
 
 
 async def test_a_key_that_is_nowhere_is_a_mistake_in_the_config(lab: Lab) -> None:

@@ -143,8 +143,31 @@ async def test_every_model_of_the_vendor_is_without_hands_and_the_users_login_pa
             answer = await lab.chat(user("hi"), runner="codex")
             assert answer.result["model"] == listed[0]["model"]
             await lab.no_cli_is_left()
-        left = files(world.state / "runnerd" / "runners" / "codex")
+        runner = world.state / "runnerd" / "runners" / "codex"
+        left = files(runner)
         assert left <= {"home/auth.json", "home/installation_id", "home/.sandbox_migration", "home/auth.lock"}
+
+
+async def test_what_the_cli_writes_of_the_login_goes_to_the_users_own_file(world: World, codex: Path) -> None:
+    # As when it renews a token: else the user's own codex would be left with one that has been used.
+    lay_traps(world)
+    async with ResponsesApi() as api:
+        entry = {"kind": "codex", "binary": str(codex), "env": ENV} | AS_IT_IS
+        async with running_lab(world, api, {"codex": entry}, runner="codex"):
+            pass
+    home = world.state / "runnerd" / "runners" / "codex" / "home"
+    process = await asyncio.create_subprocess_exec(
+        *(str(codex), "login", "--with-api-key"),
+        env=world.env | ENV | {"CODEX_HOME": str(home)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    await asyncio.wait_for(process.communicate(b"sk-renewed\n"), BY_HAND_S)
+    assert process.returncode == 0
+    own = world.home / ".codex" / "auth.json"
+    assert json.loads(own.read_text())["OPENAI_API_KEY"] == "sk-renewed"
+    assert (home / "auth.json").readlink() == own
 
 
 async def lab_health(lab: Lab) -> list[Json]:

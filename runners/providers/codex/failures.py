@@ -51,7 +51,8 @@ _STATUSES: dict[int, type[RunnerError]] = {
     529: OverloadedError,
 }
 _BROKEN = re.compile(
-    "error sending request|transport error|stream closed before|idle timeout|connection (failed|refused|reset|closed)",
+    "error sending request|transport error|stream closed before|idle timeout|connection (failed|refused|reset|closed)|"
+    "discovery failed",  # of where a plan's requests go
     re.IGNORECASE,
 )
 _AGAIN_IN = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s|seconds?)", re.IGNORECASE)

@@ -19,6 +19,7 @@ class CodexInbox(Inbox):
         self.is_idle = asyncio.Event()
         """The thread is at rest, or gone."""
         self.is_idle.set()
+        self._turn: Any = None
 
     def begin(self) -> None:
         """See Inbox.begin."""
@@ -27,9 +28,15 @@ class CodexInbox(Inbox):
 
     def put(self, event: Event) -> None:
         """See Inbox.put."""
+        params = event["params"]
+        if event["type"] == "turn/started":
+            self._turn = (params.get("turn") or {}).get("id")
+            return
         if event["type"] == "turn/completed":
             self.is_idle.set()
-        kept, item = _ECHOES.get(event["type"]), event["params"].get("item")
+        if params.get("turnId", self._turn) != self._turn:
+            return  # what it was told of the past it tells as if it came now
+        kept, item = _ECHOES.get(event["type"]), params.get("item")
         if kept is None or (isinstance(item, dict) and item.get("type") in kept):
             super().put(event)
 

@@ -106,9 +106,7 @@ class CodexProvider(LlmProvider):
         await self.discover()
         server = await self._shared.acquire()
         try:
-            health = await self._login(server)
-        except NotAuthenticatedError as error:
-            health = Health.unavailable(error)
+            health = await self._account(server)
         finally:
             await asyncio.shield(self._shared.release(server))
         version, oldest = str(self._version), TESTED_VERSIONS[0]
@@ -121,23 +119,37 @@ class CodexProvider(LlmProvider):
             health = replace(health, detail=f"{health.detail}; its native program was not found behind its script")
         return replace(health, version=version)
 
-    async def _login(self, server: CodexServer) -> Health:
-        """What the CLI says of its login, local and without a model call; NotAuthenticatedError when it has none."""
+    async def _login(self, server: CodexServer) -> str:
+        """How the CLI is logged in, local and without a model call; NotAuthenticatedError when it is not."""
+        asked = server.call("getAuthStatus", {"includeToken": False, "refreshToken": False})
+        limit_s = self.settings.timeouts.spawn_s
+        told = await within(asked, limit_s, deadline="spawn_s", doing="asking codex for its login")
+        if told.get("authMethod") is None and told.get("requiresOpenaiAuth"):
+            raise not_logged_in()
+        return f"logged in by {told.get('authMethod')}"
+
+    async def _account(self, server: CodexServer) -> Health:
+        """How the CLI is logged in, and whether it can ask its vendor about that."""
         if self.settings.base_url is not None:
             return Health("ready", detail=f"with the server at {self.settings.base_url}, whose key only a chat proves")
-        asked, limit_s = server.call("account/read", {}), self.settings.timeouts.spawn_s
-        told = await within(asked, limit_s, deadline="spawn_s", doing="asking codex for its login")
-        account = told.get("account") or {}
-        if not account and told.get("requiresOpenaiAuth"):
-            raise not_logged_in()
-        how = f"{account.get('type', 'nothing')} {account.get('planType') or ''}".strip()
-        return Health("ready", authenticated=True, detail=f"logged in by {how}")
+        try:
+            how = await self._login(server)
+        except NotAuthenticatedError as error:
+            return Health.unavailable(error)
+        try:
+            account = (await server.call("account/read", {})).get("account") or {}
+        except ProtocolError as error:
+            # Of a ChatGPT plan it asks its vendor: without a network there is no answer to a chat either.
+            return Health("degraded", "network", authenticated=True, detail=f"{how}; {error.message}")
+        plan = f" ({account['planType']})" if account.get("planType") else ""
+        return Health("ready", authenticated=True, detail=f"{how}{plan}")
 
     async def open(self) -> Session:
         await self.discover()
         server = await self._shared.acquire()
         try:
-            await self._login(server)  # without one the CLI would ask its vendor all the same, again and again
+            if self.settings.base_url is None:
+                await self._login(server)  # without one the CLI would ask its vendor all the same, again and again
         except BaseException:
             await asyncio.shield(self._shared.release(server))
             raise

@@ -27,7 +27,7 @@ _INITIALIZE = {
         "experimentalApi": True,
         "optOutNotificationMethods": [
             *("account/rateLimits/updated", "item/started", "thread/settings/updated", "thread/started"),
-            *("thread/status/changed", "turn/started"),
+            "thread/status/changed",
         ],
     },
 }

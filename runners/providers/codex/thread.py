@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from runners.errors import ProtocolError
 from runners.messages import ChatMessage
 from runners.providers.codex.inbox import CodexInbox
 from runners.providers.codex.items import input_of, items, result_of
@@ -128,7 +129,11 @@ class CodexThread:
         """Asks the CLI to stop; its turn then ends as interrupted."""
         self.is_spent = True
         if await self._was_let() and not self.inbox.is_idle.is_set():
-            await self._server.call("turn/interrupt", {"threadId": self._id, "turnId": self._turn})
+            try:
+                await self._server.call("turn/interrupt", {"threadId": self._id, "turnId": self._turn})
+            except ProtocolError:
+                if not self.inbox.is_idle.is_set():
+                    raise  # else it has ended by itself in the meantime
 
     async def end(self) -> None:
         """Takes the thread out of the process, and stops what it does before: it would go on calling the model."""
