@@ -503,7 +503,7 @@ async def test_an_agent_that_hangs_at_its_start_is_given_up(world: World, when: 
 
 async def test_an_agent_that_no_longer_opens_sessions_is_left_to_those_that_it_has(world: World) -> None:
     subject = FakeAgent(world, most_sessions=1)
-    provider = subject.made(timeouts={"spawn_s": 1})
+    provider = subject.made(timeouts={"spawn_s": 4})
     async with AsyncExitStack() as stack:
         kept = await opened(stack, provider)
         with pytest.raises(DeadlineExceededError):

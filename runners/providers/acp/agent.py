@@ -85,6 +85,8 @@ class AcpAgent:
             gone=agent._ended,
         )
         try:
+            # The package takes 0.7 s of the processor to import, while the agent starts as well.
+            await asyncio.to_thread(import_module, "acp.schema")
             doing = "waiting for the agent to answer `initialize`"
             agent.info = await within(agent._initialized(), limit_s, deadline="spawn_s", doing=doing)
         except BaseException:
@@ -94,8 +96,8 @@ class AcpAgent:
         return agent
 
     async def _initialized(self) -> "InitializeResponse":
-        # The package takes 0.7 s of the processor to import, while the agent starts as well.
-        schema = await asyncio.to_thread(import_module, "acp.schema")
+        from acp import schema
+
         client = schema.Implementation(name="runnerd", title="runnerd", version="1")
         files = schema.FileSystemCapabilities(read_text_file=False, write_text_file=False)
         asked = schema.InitializeRequest(
