@@ -19,23 +19,24 @@ class Inbox:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
-        self._is_open = False
+        self.is_open = False
+        """A turn is under way."""
         self._error: RunnerError | None = None
         self._changed = asyncio.Event()
 
     def begin(self) -> None:
         """A turn begins now: what was told before is none of its events."""
         self._events.clear()
-        self._is_open = True
+        self.is_open = True
 
     def end(self) -> None:
         """The turn has ended: what is unread of it, and what may still come, is forgotten."""
         self._events.clear()
-        self._is_open = False
+        self.is_open = False
 
     def put(self, event: Event) -> None:
         """Takes the next event."""
-        if self._error is not None or not self._is_open:
+        if self._error is not None or not self.is_open:
             return
         if not (self._events and self.joined(self._events[-1], event)):
             self._events.append(event)

@@ -18,7 +18,7 @@ from runners.testing import calling, request
 from runners.testing.tool_contract import PARIS, TIME, WEATHER, result
 from runners.tools import ToolDefinition
 from tests.subjects.acp import FakeAgent
-from tests.world import World
+from tests.world import World, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -55,8 +55,9 @@ async def served(stack: AsyncExitStack) -> tuple[ToolServer, Caller, "asyncio.Qu
     """A server, who asks it, and its calls as they come."""
     server, calls = ToolServer(TOOLS), asyncio.Queue[tuple[str, str, Json]]()
 
-    async def called(call_id: str, name: str, arguments: Json) -> None:
+    async def called(call_id: str, name: str, arguments: Json) -> bool:
         calls.put_nowait((call_id, name, arguments))
+        return True
 
     server.called = called
     await server.start()
@@ -76,6 +77,7 @@ async def test_the_server_tells_its_tools_to_who_has_the_token() -> None:
             (tool.name, tool.parameters) for tool in TOOLS
         ]
         assert (await caller.ask("resources/list"))["error"]["code"] == -32601
+        assert (await caller.ask("tools/call", name="rm"))["error"]["code"] == -32602
 
 
 async def test_nobody_else_is_served() -> None:
@@ -102,12 +104,17 @@ async def test_a_call_is_kept_awake_until_its_result_comes(monkeypatch: pytest.M
     monkeypatch.setattr(tool_server, "_AWAKE_S", 0.05)
     async with AsyncExitStack() as stack:
         server, caller, calls = await served(stack)
-        message = {"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {"name": "f", "arguments": {"x": 1}}}
+        message = {
+            "jsonrpc": "2.0",
+            "id": "a",
+            "method": "tools/call",
+            "params": {"name": "get_time", "arguments": {"x": 1}},
+        }
         http = await stack.enter_async_context(aiohttp.ClientSession())
         async with http.post(caller.url, json=message, headers=caller.headers) as answer:
             assert answer.content_type == "text/event-stream"
             call_id, name, arguments = await calls.get()
-            assert (name, arguments) == ("f", {"x": 1})
+            assert (name, arguments) == ("get_time", {"x": 1})
             assert await answer.content.readline() == b": waiting\n"
             server.give([result("another", "no"), result(call_id, "no such city", is_error=True)])
             body = await answer.content.read()
@@ -120,7 +127,7 @@ async def test_a_call_is_kept_awake_until_its_result_comes(monkeypatch: pytest.M
 async def test_a_server_that_is_closed_leaves_its_calls_unanswered() -> None:
     async with AsyncExitStack() as stack:
         server, caller, calls = await served(stack)
-        asking = asyncio.create_task(caller.ask("tools/call", name="f"))
+        asking = asyncio.create_task(caller.ask("tools/call", name="get_time"))
         await calls.get()
         async with asyncio.timeout(CLOSE_S):
             await server.aclose()
@@ -168,6 +175,13 @@ async def opened(stack: AsyncExitStack, subject: FakeAgent) -> AcpSession:
 async def turn(session: AcpSession, *messages: ChatMessage) -> ChatResponse:
     async with asyncio.timeout(CLOSE_S * 3):
         return await fold(session.turn(list(messages), session.provider.sampling(asked(""))))
+
+
+async def logged(subject: FakeAgent, what: str) -> list[Any]:
+    async def look() -> list[Any] | None:
+        return subject.log_of(what) or None
+
+    return await until(look)
 
 
 def user(text: str) -> ChatMessage:
@@ -227,6 +241,38 @@ async def test_a_turn_that_waits_for_results_can_be_cancelled(world: World) -> N
         assert "get_weather" in answer.content
         assert session.resent
     assert [bool(new["mcpServers"]) for new in subject.logged("session/new")] == [False, True, True]
+
+
+@pytest.mark.parametrize("how", ["hangs-up", "says-so"])
+async def test_an_agent_that_does_not_wait_for_a_result_is_told_it_in_another_session(world: World, how: str) -> None:
+    subject = FakeAgent(world)
+    async with AsyncExitStack() as stack:
+        session = await opened(stack, subject)
+        [call] = (await turn(session, user(f"[haste] {how}"))).tool_calls
+        await logged(subject, "given_up")
+
+        async def is_seen() -> bool:
+            return (
+                session.held is None
+                or session.held.tools is None
+                or not session.held.tools.waits_for([result(call.id, "")])
+            )
+
+        await until(is_seen)
+        answer = await turn(session, result(call.id, "18 degrees"))
+        assert "18 degrees" in answer.content
+        assert session.resent
+    assert len(subject.logged("session/new")) == 3
+
+
+async def test_a_call_behind_its_turn_is_answered_that_nobody_hears_it(world: World) -> None:
+    subject = FakeAgent(world)
+    async with AsyncExitStack() as stack:
+        session = await opened(stack, subject)
+        assert (await turn(session, user("[later] well"))).content == "well"
+        [late] = await logged(subject, "late")
+        assert late["result"]["isError"]
+        assert (await turn(session, user("and now?"))).content == "and now?"
 
 
 async def test_a_session_that_is_parked_in_an_agent_that_dies_is_dead(world: World) -> None:

@@ -21,6 +21,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,25 @@ class Server:
         self._headers = {header["name"]: header["value"] for header in told["headers"]}
         self._headers |= {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
         self.ask("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo={"name": "f", "version": "1"})
-        self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        self.tell("notifications/initialized")
         self.tools = self.ask("tools/list")["result"]["tools"]
 
     def ask(self, method: str, **params: Any) -> Json:
-        body = self._post({"jsonrpc": "2.0", "id": next(_ids), "method": method, "params": params})
+        return self.ask_as(next(_ids), method, params)
+
+    def ask_as(self, number: int, method: str, params: Json, patience_s: float | None = None) -> Json:
+        body = self._post({"jsonrpc": "2.0", "id": number, "method": method, "params": params}, patience_s)
         if body.startswith((b":", b"event:")):
             body = next(line for line in body.split(b"\n") if line.startswith(b"data: ")).removeprefix(b"data: ")
         answer: Json = json.loads(body)
         return answer
 
-    def _post(self, message: Json) -> bytes:
+    def tell(self, method: str, **params: Any) -> None:
+        self._post({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def _post(self, message: Json, patience_s: float | None = None) -> bytes:
         asked = urllib.request.Request(self._url, json.dumps(message).encode(), self._headers)
-        with urllib.request.urlopen(asked) as answer:
+        with urllib.request.urlopen(asked, timeout=patience_s) as answer:
             body: bytes = answer.read()
         return body
 
@@ -246,6 +253,36 @@ def call(turn: Turn, rest: str) -> None:
     turn.answer(results[-1]["text"])
 
 
+def call_in_haste(turn: Turn, rest: str) -> None:
+    """Calls a tool and does not wait for long: it hangs up, or says so and does not. Then it answers without it."""
+    server, number = _servers[turn.session], next(_ids)
+
+    def asking() -> None:
+        with suppress(OSError, StopIteration):
+            server.ask_as(number, "tools/call", {"name": "get_weather"}, 0.3 if rest == "hangs-up" else None)
+
+    asked = threading.Thread(target=asking, daemon=True)
+    asked.start()
+    if rest == "hangs-up":
+        asked.join()
+    else:
+        time.sleep(0.3)
+        server.tell("notifications/cancelled", requestId=number)
+    turn.say("I do not know.")
+    log(given_up=True)
+
+
+def call_later(turn: Turn, rest: str) -> None:
+    """Calls a tool once its turn has ended."""
+
+    def asking() -> None:
+        time.sleep(0.3)
+        log(late=_servers[turn.session].ask("tools/call", name="get_weather"))
+
+    threading.Thread(target=asking, daemon=True).start()
+    turn.say(rest)
+
+
 def stay_mute(_turn: Turn, _rest: str) -> None:
     pass
 
@@ -269,6 +306,8 @@ _SCENES: dict[str, Callable[[Turn, str], None]] = {
     "wait": wait,
     "mute": stay_mute,
     "call": call,
+    "haste": call_in_haste,
+    "later": call_later,
 }
 
 

@@ -63,7 +63,7 @@ class FakeAgent(Subject):
 
     def received(self) -> Received:
         """What the agent's model would have been sent last."""
-        api = self._log("api")[-1]
+        api = self.log_of("api")[-1]
         tools = [
             {"name": tool["name"], "description": tool["description"], "parameters": tool["inputSchema"]}
             for tool in api["tools"]
@@ -79,15 +79,16 @@ class FakeAgent(Subject):
         )
 
     def model_calls(self) -> int:
-        return len(self._log("api"))
+        return len(self.log_of("api"))
 
-    def _log(self, what: str) -> list[Any]:
+    def log_of(self, what: str) -> list[Any]:
+        """Every entry of this kind in its log, see `fake_acp`."""
         lines = self.log.read_text(encoding="utf-8").split("\n")[:-1] if self.log.exists() else []
         return [entry[what] for entry in map(json.loads, lines) if what in entry]
 
     def logged(self, method: str) -> list[dict[str, Any]]:
         """The params of every message of a method that the fake received."""
-        return [message["params"] for message in self._log("received") if message.get("method") == method]
+        return [message["params"] for message in self.log_of("received") if message.get("method") == method]
 
     def missing(self) -> LlmProvider:
         return self.made("/nonexistent/agent")

@@ -96,10 +96,16 @@ class AgentSession:
         else:
             self.inbox.put({**(result if isinstance(result, dict) else {}), "type": "result"})
 
-    async def called(self, call_id: str, name: str, arguments: dict[str, Any]) -> None:
-        """The agent calls a tool of the client's. What it has said before is on its way in another pipe."""
+    async def called(self, call_id: str, name: str, arguments: dict[str, Any]) -> bool:
+        """The agent calls a tool of the client's, whom it reaches in a turn alone: whether it does.
+
+        What the agent has said before is on its way in another pipe.
+        """
         await self._agent.catch_up()
+        if not self.inbox.is_open or self.is_spent:
+            return False
         self.inbox.put({"type": "called", "id": call_id, "name": name, "arguments": arguments})
+        return True
 
     async def cancel(self) -> None:
         """Asks the agent to stop what it works on; the prompt's result then says `cancelled`."""

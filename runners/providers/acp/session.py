@@ -117,10 +117,14 @@ class AcpSession(TranscriptSession):
         self._said = len(messages)
         held = self.held
         if self.awaits and held is not None and held.tools is not None:
-            self.resent = False
-            self._last.is_of(held.model or self.model, held.cost_usd)
-            held.tools.give(new)
-            return
+            if held.tools.waits_for(new):
+                self.resent = False
+                self._last.is_of(held.model or self.model, held.cost_usd)
+                held.tools.give(new)
+                return
+            # What the agent goes on to say here it says without them.
+            self.let_go()
+            held = None
         is_known = held is not None and held.holds == len(self.transcript) > 0
         self.resent = not (is_known and len(new) == 1 and new[0].role == "user")
         if held is not None and self.resent and held.holds:

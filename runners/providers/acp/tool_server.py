@@ -9,6 +9,7 @@ import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runners.mcp_tools import McpTools, outcome
@@ -27,7 +28,8 @@ _NAME_CHARACTERS = 48
 _BODY_BYTES = 64 * 1024 * 1024
 _AWAKE_S = 15.0
 """HTTP clients give up on an answer that is silent: Node's behind five minutes."""
-_PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
+_PARSE_ERROR, _INVALID_REQUEST, _INVALID_PARAMS = -32700, -32600, -32602
+_NOBODY = "No answer is being written any more, so nobody brings the result of this call."
 
 
 def names_of(tools: Sequence[ToolDefinition]) -> ToolNames:
@@ -52,17 +54,31 @@ def is_titled_as_ours(call: dict[str, Any], names: Collection[str]) -> bool:
     return str(call.get("title")).partition(SERVER)[2].lstrip("_/.: ") in names
 
 
-class ToolServer:
-    """The server of `tools`. `called` is told of each call: an id of ours, the tool's name and the arguments."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One that waits for its `result`, by the id that the agent gave its request."""
 
-    called: Callable[[str, str, dict[str, Any]], Awaitable[None]]
+    request_id: Any
+    result: "asyncio.Future[ChatMessage]"
+
+
+class ToolServer:
+    """The server of `tools`.
+
+    `called` is told of each call: an id of ours, the tool's name and the arguments. It says whether somebody will bring
+    the result.
+    """
+
+    called: Callable[[str, str, dict[str, Any]], Awaitable[bool]]
 
     def __init__(self, tools: Sequence[ToolDefinition]) -> None:
         self.offered = tuple(tools)
-        self._mcp = McpTools(SERVER, tools, names_of(tools))
+        names = names_of(tools)
+        self._names = {names.theirs(tool.name) for tool in tools}
+        self._mcp = McpTools(SERVER, tools, names)
         self._path = f"/{secrets.token_urlsafe(24)}"
         self._token = secrets.token_urlsafe(32)
-        self._results: dict[str, asyncio.Future[ChatMessage]] = {}
+        self._calls: dict[str, _Call] = {}
         self._port = 0
         self._runner: web.AppRunner
 
@@ -91,12 +107,17 @@ class ToolServer:
         server = HttpMcpServer(type="http", name=SERVER, url=url, headers=[bearer])
         return server.model_dump(mode="json", by_alias=True, exclude_none=True)
 
+    def waits_for(self, results: Sequence[ChatMessage]) -> bool:
+        """Whether the agent still waits for all of these: its own patience with a tool may have an end."""
+        calls = [self._calls.get(str(result.tool_call_id)) for result in results]
+        return all(call is not None and not call.result.done() for call in calls)
+
     def give(self, results: Sequence[ChatMessage]) -> None:
         """The results of calls: the agent gets them as the answers that it waits for."""
         for result in results:
-            future = self._results.get(str(result.tool_call_id))
-            if future is not None and not future.done():
-                future.set_result(result)
+            call = self._calls.get(str(result.tool_call_id))
+            if call is not None and not call.result.done():
+                call.result.set_result(result)
 
     async def aclose(self) -> None:
         """Ends it, with what it has not answered."""
@@ -118,6 +139,8 @@ class ToolServer:
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
         if "id" not in message:
+            if message["method"] == "notifications/cancelled":
+                self._give_up(params.get("requestId"))
             return web.Response(status=202)
         head = {"jsonrpc": "2.0", "id": message["id"]}
         if message["method"] == "tools/call":
@@ -128,23 +151,36 @@ class ToolServer:
         """Answers a call as a stream of one event, once its result has come."""
         from aiohttp import web
 
+        name, arguments = params.get("name"), params.get("arguments")
+        if not isinstance(name, str) or name not in self._names:
+            error = {"code": _INVALID_PARAMS, "message": f"there is no tool {name!r}"}
+            return _json(head | {"error": error})
+        arguments = arguments if isinstance(arguments, dict) else {}
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
         call_id = f"call_{uuid.uuid4().hex}"
-        future = self._results[call_id] = asyncio.get_running_loop().create_future()
-        arguments = params.get("arguments")
+        future: asyncio.Future[ChatMessage] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = _Call(head["id"], future)
         try:
-            await self.called(call_id, str(params.get("name")), arguments if isinstance(arguments, dict) else {})
+            if not await self.called(call_id, name, arguments) and not future.done():
+                future.set_result(ChatMessage(role="tool", tool_call_id=call_id, content=_NOBODY, is_error=True))
             # An agent that has gone gets no answer.
             with suppress(ConnectionError):
                 while not (await asyncio.wait([future], timeout=_AWAKE_S))[0]:
                     await response.write(b": waiting\n\n")
-                event = dump_json(head | {"result": outcome(future.result())})
-                await response.write(b"event: message\ndata: " + event + b"\n\n")
+                if not future.cancelled():
+                    event = dump_json(head | {"result": outcome(future.result())})
+                    await response.write(b"event: message\ndata: " + event + b"\n\n")
                 await response.write_eof()
         finally:
-            del self._results[call_id]
+            del self._calls[call_id]
         return response
+
+    def _give_up(self, request_id: Any) -> None:
+        """The agent no longer waits for the answer to this request."""
+        for call in self._calls.values():
+            if call.request_id == request_id:
+                call.result.cancel()
 
 
 def _json(message: dict[str, Any], status: int = 200) -> "web.Response":

@@ -44,7 +44,7 @@ class CopilotInbox(Inbox):
             self._calls[str(data.get("toolCallId"))] = str(data.get("requestId"))
             self._changed.set()
             return
-        if self._error is not None or not self._is_open:
+        if self._error is not None or not self.is_open:
             return
         if event.get("type") == "assistant.streaming_delta" and isinstance(data, dict):
             # Stands before each delta: how long the answer is with it, which says where it belongs.
