@@ -27,6 +27,7 @@ from runners.errors import (
 )
 from runners.messages import ChatMessage, ChatRequest, Usage
 from runners.providers.acp import agent as acp_agent
+from runners.providers.acp.agents import Agents
 from runners.providers.acp.events import AcpInbox, AcpTranslator
 from runners.providers.acp.failures import failure
 from runners.providers.acp.provider import AcpProvider
@@ -553,6 +554,26 @@ async def test_a_deaf_agent_is_left_to_those_that_it_still_serves(
         assert other.state == "busy"
         assert (await subject.provider.complete(request("elsewhere"))).content == "elsewhere"
     assert len(subject.logged("initialize")) == 2
+
+
+async def test_an_opening_that_is_given_up_leaves_no_session(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = FakeAgent(world)
+    await subject.provider.discover()
+    waits = asyncio.Event()
+
+    async def never(_agents: Agents) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Agents, "let_go", never)  # an agent that was held for others takes its time to end
+        opening = asyncio.create_task(subject.provider.open())
+        async with asyncio.timeout(CLOSE_S):
+            await waits.wait()
+        opening.cancel()
+        await asyncio.wait([opening])
+    assert not subject.provider.sessions
+    await subject.provider.aclose()
 
 
 async def test_an_agent_that_closes_no_session_is_replaced_in_time(

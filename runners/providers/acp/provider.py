@@ -107,10 +107,13 @@ class AcpProvider(LlmProvider):
 
     async def open(self) -> AcpSession:
         try:
-            session = self.session_type(self, self._agents, await self._acquire())
-        finally:
+            agent = await self._acquire()
+        except BaseException:
             await self._agents.let_go()
+            raise
+        session = self.session_type(self, self._agents, agent)
         try:
+            await self._agents.let_go()
             await session.begin()
         except BaseException:
             await session.aclose()
