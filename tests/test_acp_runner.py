@@ -141,6 +141,8 @@ def test_what_an_agent_says_of_one_tool_does_not_pile_up_before_a_slow_client() 
     last = dict(first)
     assert inbox.joined(last, {"type": "tool_call_update", "toolCallId": "t1", "status": "completed"})
     assert last == first | {"status": "completed"}
+    assert inbox.joined(last, {"type": "tool_call_update", "toolCallId": "t1", "title": None})
+    assert last["title"] == "ls"
     assert not inbox.joined(last, {"type": "tool_call_update", "toolCallId": "t2"})
     chunk = {"type": "agent_message_chunk", "content": {"type": "text", "text": "a"}}
     assert inbox.joined(chunk, {"type": "agent_message_chunk", "content": {"type": "text", "text": "b"}})
@@ -150,6 +152,15 @@ def test_what_an_agent_says_of_one_tool_does_not_pile_up_before_a_slow_client() 
         assert not inbox.joined(
             chunk, {"type": "agent_message_chunk", "content": {"type": "text", "text": "c"}, **other}
         )
+
+
+async def test_what_an_agents_tool_prints_is_not_kept_for_a_slow_client() -> None:
+    inbox = AcpInbox()
+    inbox.begin()
+    for tool in ("t1", "t2"):
+        output = {"content": [{}], "rawOutput": "x" * 1000}
+        inbox.put({"type": "tool_call_update", "toolCallId": tool, "title": "ls", **output})
+        assert await inbox.get() == {"type": "tool_call_update", "toolCallId": tool, "title": "ls"}
 
 
 async def test_thoughts_are_reasoning(world: World) -> None:

@@ -23,7 +23,10 @@ from runners.translator import Event, Translator
 
 _STOP_REASONS = {"end_turn": "end_turn", "max_tokens": "length", "refusal": "content_filter", "cancelled": "cancelled"}
 _CHUNKS = ("agent_message_chunk", "agent_thought_chunk")
+_TOOLS = ("tool_call", "tool_call_update")
 _NEWEST = ("tool_call_update", "usage_update")
+# What an agent's tool reads, writes and prints, again with each update of it.
+_WORK = ("content", "locations", "rawInput", "rawOutput")
 # Of what an agent is about to do, of its own settings, and of what we have said ourselves.
 _NO_PART_OF_AN_ANSWER = (
     *("plan", "plan_update", "plan_removed", "available_commands_update", "current_mode_update"),
@@ -178,11 +181,17 @@ def _titled(event: Event) -> str:
 class AcpInbox(Inbox):
     """The events of a turn, see Inbox: pieces of one message that lie side by side are joined."""
 
+    def put(self, event: Event) -> None:
+        """See Inbox.put. Nobody needs to keep what goes on inside an agent's own tools until it is read."""
+        if event["type"] in _TOOLS:
+            event = {name: value for name, value in event.items() if name not in _WORK}
+        super().put(event)
+
     def joined(self, last: Event, event: Event) -> bool:
         """See Inbox.joined. Of what goes on with one tool, or of the cost, the newest is enough."""
         if event["type"] in _NEWEST and last["type"] == event["type"]:
             if last.get("toolCallId") == event.get("toolCallId"):
-                last.update(event)
+                last.update((name, value) for name, value in event.items() if value is not None)
                 return True
             return False
         if event["type"] not in _CHUNKS or last["type"] != event["type"] or "_meta" in last or "_meta" in event:
