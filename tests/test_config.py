@@ -177,6 +177,46 @@ def test_a_mistake_is_told_once_with_its_line_and_its_key(tmp_path: Path, text: 
     assert told.startswith(expected)
 
 
+AGENT = "runners:\n  claude: {kind: claude}\n  agent: {kind: acp, agent: true, binary: agent}\n"
+BY_ITSELF = "agent is an agent, which may act by itself: it takes no other runner's place"
+
+
+@pytest.mark.parametrize(
+    ("above", "mistake"),
+    [
+        ("fallback: [claude, agent]\n", ":1: fallback[1]: "),
+        ("fallback:\n- claude\n- agent:big\n", ":3: fallback[1]: "),
+        ("aliases: {hands: agent}\nfallback: [hands]\n", ":2: fallback[0]: "),
+    ],
+)
+def test_an_agent_is_refused_as_a_fallback(tmp_path: Path, above: str, mistake: str) -> None:
+    path = put(tmp_path / "runners.yaml", above + AGENT)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"{path}{mistake}{BY_ITSELF}"
+
+
+def test_an_agent_may_be_named_everywhere_else(tmp_path: Path) -> None:
+    above = "default: hands\naliases: {hands: agent}\nalloy: [claude, agent:big, hands]\nfallback: [claude]\n"
+    config = load_config(put(tmp_path / "runners.yaml", above + AGENT))
+    assert [name for name, entry in config.runners.items() if entry.is_agent] == ["agent"]
+
+
+@pytest.mark.parametrize("given", ["", ", agent: false", ", agent: maybe"])
+@pytest.mark.parametrize(
+    "entry", ["kind: acp", 'kind: terminal, prompt: "> "', "kind: jsonlines, lines: {text: text}"], ids=lambda e: e[6:9]
+)
+def test_a_kind_that_may_act_is_refused_where_its_user_has_not_allowed_it(
+    tmp_path: Path, entry: str, given: str
+) -> None:
+    path = put(tmp_path / "runners.yaml", f"runners:\n  x:\n    {{{entry}, binary: cli{given}}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    # Where it says nothing of it, the line is that of the entry.
+    why = "Input should be a valid boolean" if "maybe" in given else "must be true: what this CLI may do by itself"
+    assert str(caught.value).startswith(f"{path}:{3 if given else 2}: runners.x.agent: {why}")
+
+
 @pytest.mark.parametrize("text", ["- echo\n", "echo\n", "5\n"], ids=repr)
 def test_a_file_that_is_no_mapping_is_told_so_in_a_person_s_words(tmp_path: Path, text: str) -> None:
     [told] = mistakes(tmp_path, text)

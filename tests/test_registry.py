@@ -108,6 +108,48 @@ def test_an_echo_is_no_default_even_where_there_is_nothing_else(tmp_path: Path) 
         registry(tmp_path, "runners: {echo: {kind: echo}}\n").resolve(None)
 
 
+AGENTS = """\
+aliases: {hands: "agent:big"}
+runners:
+  agent: {kind: acp, agent: true, binary: agent, model: big, models: [big, shared]}
+  declared: {kind: jsonlines, agent: true, binary: cli, lines: {text: text}}
+  repl: {kind: terminal, agent: true, binary: repl, prompt: "> "}
+"""
+
+
+def test_an_agent_is_no_default_even_where_there_is_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="names no model, and no runner may be a default"):
+        registry(tmp_path, AGENTS).resolve(None)
+    names = registry(tmp_path, AGENTS + "  claude: {kind: claude, models: [shared]}\n")
+    assert [runner.name for runner in names.eligible] == ["claude"]
+    for reference in (None, "shared"):
+        assert names.resolve(reference).runner.name == "claude"
+
+
+@pytest.mark.parametrize("model", ["big", "default"])
+def test_an_agent_is_not_found_by_the_name_of_a_model(tmp_path: Path, model: str) -> None:
+    names = registry(tmp_path, AGENTS)
+    assert any(runner.offers(model) for runner in names.runners.values())
+    with pytest.raises(ModelNotFoundError, match=f"nobody serves the model '{model}'"):
+        names.resolve(model)
+
+
+@pytest.mark.parametrize(
+    ("reference", "runner", "model"),
+    [("agent", "agent", ""), ("agent:big", "agent", "big"), ("hands", "agent", "big"), ("repl", "repl", "")],
+)
+def test_an_agent_answers_who_asks_for_it(tmp_path: Path, reference: str, runner: str, model: str) -> None:
+    for names in (registry(tmp_path, AGENTS), registry(tmp_path, f"default: {reference}\n{AGENTS}")):
+        assert names.resolve(reference).runner.name == runner
+    assert (names.resolve(None).runner.name, names.resolve(None).model) == (runner, model)
+
+
+def test_an_agent_may_be_one_of_an_alloy_and_is_nobodys_fallback(tmp_path: Path) -> None:
+    names = registry(tmp_path, f"alloy: [agent, hands, repl]\ndefault: alloy\n{AGENTS}")
+    assert [names.resolve(None).runner.name for _ in range(3)] == ["agent", "agent", "repl"]
+    assert names.fallbacks(names.resolve("declared")) == []
+
+
 def test_a_file_without_runners_serves_nothing(tmp_path: Path) -> None:
     for reference in (None, "echo"):
         with pytest.raises(ModelNotFoundError):
