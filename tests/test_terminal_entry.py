@@ -30,6 +30,7 @@ def test_what_an_entry_must_say_is_asked_for(world: World, change: str, message:
     ("added", "message"),
     [
         ("prompt: '('", r":6: runners\.x\.prompt: '\(' is no regular expression"),
+        ("prompt: '(?i)> '", r":6: runners\.x\.prompt: '\(\?i\)> ' cannot stand in another one"),
         ("prompt: '.*'", r":6: runners\.x\.prompt: '\.\*' matches an empty line too"),
         ("continuation: '['", r":7: runners\.x\.continuation: '\[' is no regular"),
         ("commands: '*'", r":7: runners\.x\.commands: '\*' is no regular"),

@@ -40,13 +40,22 @@ def _matches_something(pattern: str) -> str:
     return pattern
 
 
+def _may_stand_in_another(pattern: str) -> str:
+    try:
+        re.compile(rf"\A(?:{pattern})\Z")
+    except re.error as error:
+        raise ValueError(f"{pattern!r} cannot stand in another one: {error}; flags are written `(?i:...)`") from error
+    return pattern
+
+
 def _keys(written: str) -> str:
     r"""What is typed: `^C` is Ctrl-C, everything else itself."""
     return chr(ord(written[1]) ^ 64) if _CARET.fullmatch(written) else written
 
 
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
-PromptPattern = Annotated[str, AfterValidator(_regular_expression), AfterValidator(_matches_something)]
+SomePattern = Annotated[Pattern, AfterValidator(_matches_something)]
+PromptPattern = Annotated[SomePattern, AfterValidator(_may_stand_in_another)]
 
 
 class Size(StrictModel):
@@ -91,15 +100,15 @@ class TerminalSettings(AgentSettings):
     settle_s: float = Field(default=0.3, gt=0, le=60)
     bracketed_paste: bool = False
     multiline: Multiline | None = None
-    commands: PromptPattern | None = None
-    unsafe: list[PromptPattern] = Field(default_factory=list)
+    commands: SomePattern | None = None
+    unsafe: list[SomePattern] = Field(default_factory=list)
     echo: bool = True
     interrupt: Annotated[str, AfterValidator(_keys)] = Field(default="\x03", min_length=1)
     exit: Annotated[str, AfterValidator(_keys)] | None = None
     size: Size = Size()
     encoding: str = "utf-8"
     streams: Literal["text", "lines", "answer"] = "text"
-    transient: PromptPattern = "[\u2800-\u28ff].*|.*[\u2800-\u28ff]\\s*"
+    transient: SomePattern = "[\u2800-\u28ff].*|.*[\u2800-\u28ff]\\s*"
     errors: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("encoding")
