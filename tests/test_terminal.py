@@ -229,6 +229,13 @@ async def test_ten_megabytes_of_escape_codes_are_an_error_that_says_so(
     assert error.message == "the CLI wrote 2 MiB of control sequences and redrawn text, and nothing new"
 
 
+async def test_a_line_that_fills_the_screen_costs_no_more_to_look_at_for_a_prompt(world: World) -> None:
+    program = "input('x> '); print('y' * 200_000); input('x> ')"
+    began = time.process_time()
+    assert len((await scripted(world, program, prompt=r"\w+> ").complete(request("go"))).content) == 200_000
+    assert time.process_time() - began < 10
+
+
 async def test_what_is_no_program_is_not_installed(world: World) -> None:
     provider = scripted(world, "")
     Path(provider.binary()).write_bytes(b"\x7fELF nonsense")

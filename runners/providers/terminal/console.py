@@ -27,6 +27,8 @@ _QUIET_S = 0.03
 """So long nothing may come behind a prompt of a CLI that reads keys there and nowhere else."""
 _IN_A_LINE = 3
 """So many times longer must a prompt stand that does not begin its line."""
+_PROMPT_CHARACTERS = 512
+"""The end of a line in which a prompt is looked for: a line may fill the screen, and a pattern take its square."""
 _LOOKS_AGAIN_S = 0.05
 _WRITE_BYTES = 2048
 _CONTROL_BYTES = 2 * 1024 * 1024
@@ -106,7 +108,7 @@ class Console:
         What ends the last one like a prompt is left out: if it is none, more will come.
         """
         rows = self.screen.rows(self.begin)
-        if self._prompt is not None and self._prompt.search(rows[-1], len(rows[-1])) >= 0:
+        if self._prompt is not None and _search(self._prompt, rows[-1]) >= 0:
             rows[-1] = rows[-1][: self._prompt.start]
         return rows
 
@@ -174,8 +176,7 @@ class Console:
         if self._continuation is None:
             return
         while True:
-            line = self._line()
-            if self._continuation.search(line, len(line)) == 0:
+            if _search(self._continuation, self._line()) == 0:
                 return
             if await wait(self.more()) == "prompt":
                 raise ProtocolError(f"the CLI took line {number} of the message for the whole of it (`multiline`)")
@@ -189,15 +190,13 @@ class Console:
         return self.screen.line(self.begin)
 
     def _is_before_prompt(self) -> bool:
-        line = self._line()
-        return self._prompt is not None and self._prompt.search(line, len(line)) == 0
+        return self._prompt is not None and _search(self._prompt, self._line()) == 0
 
     def _patience_s(self) -> float | None:
         """How long nothing may come until it is looked who waits for whom."""
         silence_s = self._silence_left_s()
         patience = [] if silence_s is None else [silence_s]
-        line = self._line()
-        found = -1 if self._prompt is None else self._prompt.search(line, len(line))
+        found = -1 if self._prompt is None else _search(self._prompt, self._line())
         if found >= 0 and self._reads_keys_at_prompt and not self._cli.reads_keys:
             patience.append(_LOOKS_AGAIN_S)
         elif found >= 0 and self._reads_keys_at_prompt and self._has_read_lines:
@@ -208,8 +207,7 @@ class Console:
         return min(patience, default=None)
 
     def _rest(self) -> Rest | None:
-        line = self._line()
-        is_prompt = self._prompt is not None and self._prompt.search(line, len(line)) >= 0
+        is_prompt = self._prompt is not None and _search(self._prompt, self._line()) >= 0
         if is_prompt and (self._cli.reads_keys or not self._reads_keys_at_prompt):
             return "prompt"
         silence_s = self._silence_left_s()
@@ -263,3 +261,9 @@ def _at_the_end(pattern: str | None) -> "searcher_re[str] | None":
     if pattern is None:
         return None
     return searcher_re([re.compile(rf"\A(?:{pattern})\Z"), re.compile(rf"(?:{pattern})\Z")])
+
+
+def _search(searcher: "searcher_re[str]", line: str) -> int:
+    """As the searcher says, or -1 where there is nothing at the end of the line."""
+    found: int = searcher.search(line, len(line), _PROMPT_CHARACTERS)
+    return found
