@@ -41,6 +41,10 @@ def test_what_an_entry_must_say_is_asked_for(world: World, change: str, message:
         ("size: wide", r":7: runners\.x\.size: must be a mapping"),
         ("encoding: utf-1000", r":7: runners\.x\.encoding: 'utf-1000' is no encoding"),
         ("encoding: base64", r":7: runners\.x\.encoding: 'base64' is no encoding"),
+        ("encoding: utf-16", r":7: runners\.x\.encoding: 'utf-16' is no encoding"),
+        ("encoding: cp037", r":7: runners\.x\.encoding: 'cp037' is no encoding"),
+        ("encoding: ascii\n    exit: /ad\xe9", r":2: runners\.x: `exit` has characters that ascii has not"),
+        ("encoding: ascii\n    multiline: {close: \xbb}", r":2: runners\.x: `close` has characters that ascii has not"),
         ("silence_end_s: 0", r":7: runners\.x\.silence_end_s: Input should be greater"),
         ("errors: {'(': network}", r":7: runners\.x\.errors: '\(' is no regular"),
         ("errors: {'Error': bad}", r":7: runners\.x\.errors: 'Error': 'bad' is none of"),
@@ -61,6 +65,7 @@ def test_keys_are_written_as_they_are_called(world: World) -> None:
     entry = load_config(world.config(ENTRY + "    interrupt: ^X\n    exit: ^D\n")).runners["x"]
     assert isinstance(entry, TerminalSettings)
     assert (entry.interrupt, entry.exit) == ("\x18", "\x04")
+    assert declared(interrupt="^c").interrupt == "\x03"
 
 
 def declared(**changes: Any) -> TerminalSettings:
@@ -79,6 +84,12 @@ def keys(text: str, **changes: Any) -> list[str]:
 def test_no_key_that_acts_on_a_terminal_is_typed(control: str, is_pasted: bool) -> None:
     with pytest.raises(InvalidRequestError, match=r"control character U\+00"):
         keys(f"hello {control}", bracketed_paste=is_pasted)
+
+
+def test_no_encoding_brings_a_key_that_acts_in() -> None:
+    assert keys("\u65e5\u672c", encoding="shift_jis") == ["\u65e5\u672c"]
+    with pytest.raises(InvalidRequestError, match="the escape key"):
+        keys("\u65e5\u672c", encoding="iso2022_jp")
 
 
 def test_a_message_of_several_lines_needs_a_way(world: World) -> None:

@@ -35,11 +35,13 @@ def plain(text: str, settings: TerminalSettings) -> str:
     if found := _CONTROL.search(text):
         raise InvalidRequestError(f"the text holds the control character U+{ord(found[0]):04X}, a key on a terminal")
     try:
-        text.encode(settings.encoding)
+        keys = text.encode(settings.encoding)
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
             f"the text has characters that {settings.encoding} has not: {error.reason}"
         ) from error
+    if b"\x1b" in keys:
+        raise InvalidRequestError(f"the text has characters for which {settings.encoding} has the escape key")
     return text if settings.bracketed_paste else text.expandtabs(_TAB_COLUMNS)
 
 

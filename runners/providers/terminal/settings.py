@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from runners import errors as failures
 from runners.settings import AgentSettings, StrictModel
 
-_CARET = re.compile(r"\^[@-_]")
+_CARET = re.compile(r"\^[@-_a-z]")
+_ASCII = "".join(map(chr, range(128)))
 _KINDS: dict[str, type[failures.RunnerError]] = {
     kind.kind: kind
     for kind in (
@@ -50,7 +51,7 @@ def _may_stand_in_another(pattern: str) -> str:
 
 def _keys(written: str) -> str:
     r"""What is typed: `^C` is Ctrl-C, everything else itself."""
-    return chr(ord(written[1]) ^ 64) if _CARET.fullmatch(written) else written
+    return chr(ord(written[1].upper()) ^ 64) if _CARET.fullmatch(written) else written
 
 
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
@@ -116,11 +117,11 @@ class TerminalSettings(AgentSettings):
     def _is_an_encoding(cls, encoding: str) -> str:
         try:
             codecs.getincrementaldecoder(encoding)()
-            is_of_text = isinstance("".encode(encoding), bytes)
-        except LookupError:
-            is_of_text = False
-        if not is_of_text:
-            raise ValueError(f"{encoding!r} is no encoding of text that Python knows")
+            is_of_terminals = _ASCII.encode(encoding) == _ASCII.encode()
+        except (LookupError, UnicodeError):
+            is_of_terminals = False
+        if not is_of_terminals:
+            raise ValueError(f"{encoding!r} is no encoding that Python knows in which ASCII, so every key, is as it is")
         return encoding
 
     @field_validator("errors")
@@ -136,6 +137,11 @@ class TerminalSettings(AgentSettings):
     def _is_whole(self) -> "TerminalSettings":
         if self.prompt is None and self.silence_end_s is None:
             raise ValueError("needs `prompt` or `silence_end_s`: else nothing tells when an answer has ended")
+        for key, text in (("exit", self.exit), *(self.multiline or ())):
+            try:
+                (text or "").encode(self.encoding)
+            except UnicodeEncodeError as error:
+                raise ValueError(f"`{key}` has characters that {self.encoding} has not") from error
         if self.model is None and self.takes_models:
             raise ValueError("its `args` name {model}, so `model` must say which one is meant")
         return self
