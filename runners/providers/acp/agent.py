@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 PROTOCOL = 1
 _CLEAN_UP_S = 2.0
 _CATCH_UP_S = 2.0
+_PAST_S = 10.0
 _MOST_SPENT = 64
 """So many sessions are left behind in an agent that cannot close one, before the next ones get another process."""
 
@@ -182,14 +183,24 @@ class AcpAgent:
             form = f"the agent's answer to `session/new` is not of its known form: {error}"
             raise ProtocolError(form) from error
 
-    async def loaded_session(self, session_id: str) -> AgentSession:
-        """A session that the agent finds in its own files."""
-        told = await self.call("session/load", {"sessionId": session_id, "cwd": str(self.cwd), "mcpServers": []})
+    async def loaded_session(self, session_id: str, *, messages: int) -> AgentSession:
+        """A session that the agent finds in its own files, once it has told us its `messages`, as it does by itself."""
+        session = self._adopted({"sessionId": session_id})
         try:
-            return self._adopted({**told, "sessionId": session_id})
-        except (KeyError, TypeError, AttributeError) as error:
-            form = f"the agent's answer to `session/load` is not of its known form: {error}"
-            raise ProtocolError(form) from error
+            session.await_past(messages)
+            told = await self.call("session/load", {"sessionId": session_id, "cwd": str(self.cwd), "mcpServers": []})
+            session.read_models(told)
+            async with asyncio.timeout(_PAST_S):
+                await session.knows_past.wait()
+        except BaseException as error:
+            self.sessions.pop(session_id)
+            if isinstance(error, TimeoutError):
+                raise ProtocolError("the agent tells other messages of a session than it was given") from error
+            if isinstance(error, KeyError | TypeError | AttributeError):
+                form = f"the agent's answer to `session/load` is not of its known form: {error!r}"
+                raise ProtocolError(form) from error
+            raise
+        return session
 
     def _adopted(self, told: dict[str, Any], tools: ToolServer | None = None) -> AgentSession:
         session = AgentSession(self, told, tools)
@@ -247,7 +258,7 @@ class AcpAgent:
         session = self.sessions.get(str(params.get("sessionId"))) if method == "session/update" else None
         update = params.get("update")
         if session is not None and isinstance(update, dict):
-            session.inbox.put({**update, "type": update.get("sessionUpdate")})
+            session.hear({**update, "type": update.get("sessionUpdate")})
 
     def _ended(self, error: RunnerError) -> None:
         self.has_died = not self.is_retired

@@ -39,9 +39,12 @@ class AgentSession:
         self._model_option: str | None = None
         self.model: str | None = None
         self.models: list[ModelInfo] = []
-        self._read_models(told)
+        self.knows_past = asyncio.Event()
+        """The agent has told us all that it found of a session's past."""
+        self._past_untold = 0
+        self.read_models(told)
 
-    def _read_models(self, told: Event) -> None:
+    def read_models(self, told: Event) -> None:
         """The models, in either of the protocol's two forms: the older is `models`, the newer a config option."""
         for option in told.get("configOptions") or []:
             if option.get("category") == "model" and option.get("type") == "select":
@@ -53,6 +56,20 @@ class AgentSession:
         if listed := told.get("models"):
             self.model = listed["currentModelId"]
             self.models = [ModelInfo(one["modelId"]) for one in listed["availableModels"]]
+
+    def await_past(self, messages: int) -> None:
+        """So many messages are to be heard, each as a whole, before `knows_past`."""
+        self._past_untold = messages
+        if messages == 0:
+            self.knows_past.set()
+
+    def hear(self, event: Event) -> None:
+        """Takes what the agent tells of this session."""
+        if self._past_untold and event["type"] in ("user_message_chunk", "agent_message_chunk"):
+            self._past_untold -= 1
+            if self._past_untold == 0:
+                self.knows_past.set()
+        self.inbox.put(event)
 
     async def choose(self, model: str) -> None:
         """Has another model answer; ModelNotFoundError where the agent does not take it."""

@@ -37,7 +37,7 @@ class AcpProvider(LlmProvider):
     def __init__(self, name: str, settings: RunnerSettings, *, state_dir: Path, run_dir: Path | None = None) -> None:
         super().__init__(name, settings, state_dir=state_dir, run_dir=run_dir)
         # Shared with the copies that `with_model` makes.
-        self._agents = Agents(self._start, self.dialect)
+        self.agents = Agents(self._start, self.dialect)
 
     @property
     def vendor_default_model(self) -> str:
@@ -45,10 +45,10 @@ class AcpProvider(LlmProvider):
 
     def available_models(self) -> list[ModelInfo]:
         named = [ModelInfo(model) for model in self.settings.models]
-        return named or self._agents.known.models or [ModelInfo(self.default_model)]
+        return named or self.agents.known.models or [ModelInfo(self.default_model)]
 
     def capabilities(self) -> Capabilities:
-        known = self._agents.known
+        known = self.agents.known
         able = known.info.agent_capabilities if known.info else None
         return Capabilities(
             streaming=True,
@@ -84,16 +84,17 @@ class AcpProvider(LlmProvider):
 
     async def discover(self) -> None:
         """Asks an agent that has not run yet; the process that was started for that serves the first session."""
-        async with self._agents.looking:
-            if self._agents.known.info is None:
-                self._agents.hold(await self._acquire())
+        async with self.agents.looking:
+            if self.agents.known.info is None:
+                self.agents.hold(await self._acquire())
 
     async def _acquire(self) -> AcpAgent:
         """A process for whatever comes next: most likely for what came last."""
-        return await self._agents.acquire(self.dialect.at_start(self._agents.latest_system, self.default_model))
+        return await self.agents.acquire(self.dialect.at_start(self.agents.latest_system, self.default_model))
 
     async def probe(self) -> Health:
-        session = await self.open()
+        # A kind of its own may have more ready in a session than a probe needs.
+        session = await AcpProvider.open(self)
         try:
             return self.health(session.agent)
         finally:
@@ -109,11 +110,11 @@ class AcpProvider(LlmProvider):
         try:
             agent = await self._acquire()
         except BaseException:
-            await self._agents.let_go()
+            await self.agents.let_go()
             raise
-        session = self.session_type(self, self._agents, agent)
+        session = self.session_type(self, self.agents, agent)
         try:
-            await self._agents.let_go()
+            await self.agents.let_go()
             await session.begin()
         except BaseException:
             await session.aclose()
@@ -122,4 +123,4 @@ class AcpProvider(LlmProvider):
 
     async def aclose(self) -> None:
         await super().aclose()
-        await self._agents.let_go()
+        await self.agents.let_go()

@@ -66,4 +66,9 @@ def message_blocks(message: ChatMessage, commands: tuple[str, ...]) -> list[dict
 def bare(message: ChatMessage) -> str:
     """Its text before any image, without white space around it: where an agent in JavaScript looks for commands."""
     texts = itertools.takewhile(lambda part: isinstance(part, TextPart), message.parts)
-    return "".join(part.text for part in texts if isinstance(part, TextPart)).strip(_JAVASCRIPT_BLANKS)
+    return trimmed("".join(part.text for part in texts if isinstance(part, TextPart)))
+
+
+def trimmed(text: str) -> str:
+    """A text as JavaScript's `trim` leaves it."""
+    return text.strip(_JAVASCRIPT_BLANKS)

@@ -4,9 +4,17 @@ import json
 import re
 from typing import Any
 
-from runners.errors import AuthExpiredError, ContextOverflowError, ModelNotFoundError, RateLimitedError, RunnerError
+from runners.errors import (
+    AuthExpiredError,
+    ContextOverflowError,
+    ModelNotFoundError,
+    NotAuthenticatedError,
+    RateLimitedError,
+    RunnerError,
+)
 from runners.messages import Usage
 from runners.providers.acp.dialect import Dialect
+from runners.providers.acp.failures import AUTH_REQUIRED
 from runners.providers.acp.failures import failure as any_failure
 from runners.translator import Event
 
@@ -14,12 +22,16 @@ _BAD_KEY = re.compile("API key not valid|API_KEY_INVALID|API key expired", re.IG
 _NO_SUCH_MODEL = re.compile("models/[^ ]+ is not (found|supported)", re.IGNORECASE)
 _TOO_LONG = re.compile("input token count.* exceeds the maximum", re.IGNORECASE)
 _COME_BACK = re.compile(r"retry in ([\d.]+)\s*s", re.IGNORECASE)
+_NO_HEADING = "****\n"
+_LOGIN_HINT = "run `gemini` once and log in, or name GEMINI_API_KEY in the entry's `env` or `env_pass`"
 _KEY_HINT = "make a new key at https://aistudio.google.com/apikey, and name GEMINI_API_KEY in `env` or `env_pass`"
 
 
 def failure(code: int, message: str, data: Any) -> RunnerError:
     """The error that an answer means. Its message may be the API's whole JSON."""
     code, message = _of_the_api(code, message)
+    if code == AUTH_REQUIRED:
+        return NotAuthenticatedError(message, hint=_LOGIN_HINT)
     if _BAD_KEY.search(message):
         return AuthExpiredError(message, hint=_KEY_HINT)
     if _NO_SUCH_MODEL.search(message):
@@ -49,7 +61,14 @@ def usage(result: Event) -> Usage | None:
 
 
 def meant(event: Event) -> Event:
-    """A good end without a call of a model is that of an answer that broke off, or whose stream held an error."""
+    """An event as the protocol would have it.
+
+    Each piece of a thought is told as if it had a heading, most of them an empty one. A good end without a call of a
+    model is that of an answer that broke off, or whose stream held an error.
+    """
+    if event.get("type") == "agent_thought_chunk":
+        content = event["content"]
+        return event | {"content": content | {"text": content["text"].replace(_NO_HEADING, "")}}
     if event.get("type") != "result" or event.get("stopReason") != "end_turn":
         return event
     if ((event.get("_meta") or {}).get("quota") or {}).get("model_usage") != []:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runners.messages import ChatMessage, TextPart
-from runners.providers.acp.sent import GUARD, bare
+from runners.providers.acp.sent import GUARD, trimmed
 from runners.stream import paired
 
 _DROPPED = ("/", "?", "<session_context>", "<hook_context>")
@@ -30,6 +30,11 @@ def record(session_id: str, past: Sequence[ChatMessage]) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
+def told_back(past: Sequence[ChatMessage]) -> int:
+    """How many of these messages the CLI tells its client when it loads them: those that hold any text."""
+    return sum(message.role == "user" or bool(trimmed(message.text)) for message in past)
+
+
 def _parts(message: ChatMessage) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = [
         {"text": paired(part.text)}
@@ -37,6 +42,6 @@ def _parts(message: ChatMessage) -> list[dict[str, Any]]:
         else {"inlineData": {"mimeType": part.media_type, "data": part.data}}
         for part in message.parts
     ]
-    text = bare(message)
+    text = trimmed(message.text)
     is_dropped = message.role == "user" and (not text or text.startswith(_DROPPED))
     return [{"text": GUARD}, *told] if is_dropped else told

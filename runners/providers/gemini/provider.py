@@ -47,6 +47,10 @@ class GeminiProvider(AcpProvider):
         # Not `auto`, the CLI's own default: it has a model choose the model, at each turn.
         return "gemini-2.5-pro"
 
+    async def discover(self) -> None:
+        """What it can do is known without asking it."""
+        self.binary()
+
     def capabilities(self) -> Capabilities:
         return Capabilities(
             streaming=True,

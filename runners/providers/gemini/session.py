@@ -11,7 +11,7 @@ from runners.providers.acp.agent import AcpAgent
 from runners.providers.acp.conversation import AgentSession
 from runners.providers.acp.sent import are_turns, message_blocks
 from runners.providers.acp.session import AcpSession
-from runners.providers.gemini.past import record
+from runners.providers.gemini.past import record, told_back
 
 COMMANDS = ("/", "$")
 """What the CLI looks for at the beginning of a prompt, behind white space. It expands no `@file`."""
@@ -32,7 +32,7 @@ class GeminiSession(AcpSession):
             path.write_text(record(session_id, past), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-        self.held = session = await self.agent.loaded_session(session_id)
+        self.held = session = await self.agent.loaded_session(session_id, messages=told_back(past))
         await self.choose_model(self.agent, session)
         return session
 

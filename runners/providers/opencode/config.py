@@ -12,6 +12,8 @@ PLUGIN = Path(__file__).with_name("plugin.js")
 ZEN = "opencode"
 """The provider that opencode runs itself. It answers without a login too, and then with models that cost their users no
 money: it is asked only where it is named."""
+PLUGINS_LOCK = json.dumps({"packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}})
+"""A package-lock.json by which it takes the package for plugins to be there."""
 
 _OFF = {"*": False}
 _AGENT = "chat"
@@ -46,9 +48,8 @@ def furnish(place: Path) -> dict[str, str]:
     config, state, home, sessions = (place / name for name in ("config", "state", "home", "sessions"))
     for directory in (config / "opencode" / "node_modules", state, home, sessions):
         directory.mkdir(parents=True)
-    # It would else install this package from npm at each start, and wait for that before it loads a plugin.
-    lock = {"packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}}
-    (config / "opencode" / "package-lock.json").write_text(json.dumps(lock), encoding="utf-8")
+    # It would else install that package from npm at each start, and wait for that before it loads a plugin.
+    (config / "opencode" / "package-lock.json").write_text(PLUGINS_LOCK, encoding="utf-8")
     return {
         **{f"OPENCODE_DISABLE_{what}": "1" for what in _SWITCHED_OFF},
         "XDG_CONFIG_HOME": str(config),

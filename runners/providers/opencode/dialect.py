@@ -4,7 +4,7 @@ import re
 import time
 from typing import Any
 
-from runners.errors import NetworkError, RateLimitedError, RunnerError
+from runners.errors import NetworkError, NotAuthenticatedError, RateLimitedError, RunnerError
 from runners.providers.acp.dialect import Dialect
 from runners.providers.acp.failures import failure as any_failure
 from runners.translator import Event
@@ -14,12 +14,20 @@ _OWN_WAIT_S = 5.0
 _NO_CONNECTION = re.compile("cannot connect to api|socket connection|unable to connect", re.IGNORECASE)
 
 
+def not_logged_in() -> RunnerError:
+    """What it means that there is no model at all."""
+    hint = "run `opencode auth login`, or name an API in the entry's `provider`"
+    return NotAuthenticatedError("opencode is logged into no provider of models", hint=hint)
+
+
 def failure(code: int, message: str, data: Any) -> RunnerError:
     """The error that an answer means, or that the plugin has told of."""
     message = message.removeprefix("Internal error: ")
     details = data if isinstance(data, dict) else {}
     if _NO_CONNECTION.search(message):
         return NetworkError(message)
+    if "unknown/unknown" in message:
+        return not_logged_in()
     error = any_failure(code, message, details)
     wait_s = details.get("wait_s")
     if isinstance(wait_s, float) and wait_s > _OWN_WAIT_S and error.kind in ("vendor_error", "rate_limited"):

@@ -5,13 +5,13 @@
 // the session, `params` what the API is asked with (temperature, topP, maxOutputTokens). In return ID.told says how the
 // last turn went: {failure: {message, statusCode?, next?}} or {finish: the reason why the model ended}.
 
-import { readFileSync, writeFileSync } from "node:fs"
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 
 const GUARD = "\u200b" // stands before a text that the CLI would else take for a command
 const place = (name) => join(process.env.RUNNERD_SESSIONS, name)
-// Throws where it is missing: then nothing is asked, for the model would be told what the CLI thinks fit.
 const told = (id) => JSON.parse(readFileSync(place(`${id}.json`), "utf8"))
+const isTold = (id) => existsSync(place(`${id}.json`))
 const tell = (id, what) => writeFileSync(place(`${id}.told`), JSON.stringify(what))
 
 function asMessage({ role, parts }, index, like) {
@@ -41,9 +41,8 @@ export const Runnerd = async ({ client }) => ({
   },
 
   "experimental.chat.system.transform": async ({ sessionID }, output) => {
-    const { system } = told(sessionID)
     output.system.length = 0
-    if (system) output.system.push(system)
+    if (isTold(sessionID) && told(sessionID).system) output.system.push(told(sessionID).system)
   },
 
   "experimental.chat.messages.transform": async (_, output) => {
@@ -56,10 +55,13 @@ export const Runnerd = async ({ client }) => ({
     for (const { parts } of output.messages) {
       if (parts.length > 1 && parts[0].text === GUARD) parts.shift()
     }
-    output.messages.unshift(...told(first.info.sessionID).past.map((said, index) => asMessage(said, index, first.info)))
+    const past = isTold(first.info.sessionID) ? told(first.info.sessionID).past : []
+    output.messages.unshift(...past.map((said, index) => asMessage(said, index, first.info)))
   },
 
   "chat.params": async ({ sessionID }, output) => {
+    // The last step before the API is called. Where nothing is told this throws, and nothing is asked: so does runnerd
+    // have all of it loaded before the first chat.
     Object.assign(output, told(sessionID).params)
   },
 })

@@ -6,6 +6,7 @@ Facts about the CLI were measured on the versions in TESTED_VERSIONS against a s
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from runners.provider import Health
 from runners.providers.acp.agent import AcpAgent, Launch
 from runners.providers.acp.dialect import AtStart
 from runners.providers.acp.provider import AcpProvider
-from runners.providers.acp.session import DEFAULT_MODEL
+from runners.providers.acp.session import DEFAULT_MODEL, AcpSession
 from runners.providers.opencode.config import content, furnish
-from runners.providers.opencode.dialect import DIALECT
+from runners.providers.opencode.dialect import DIALECT, not_logged_in
 from runners.providers.opencode.session import OpencodeSession
 from runners.providers.opencode.settings import OpencodeSettings
+from runners.wire.deadlines import within
+from runners.wire.jsonrpc import RpcError
 
 TESTED_VERSIONS = ("1.18.3", "1.18.33")
 """The oldest and the newest version that the tests run. Before, one that tries again cannot be stopped (1.17.0)."""
@@ -39,6 +42,10 @@ class OpencodeProvider(AcpProvider):
     dialect = DIALECT
     session_type = OpencodeSession
     settings: OpencodeSettings
+
+    async def discover(self) -> None:
+        """What it can do is known without asking it."""
+        self.binary()
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
@@ -68,7 +75,32 @@ class OpencodeProvider(AcpProvider):
             raise ConfigError(f"{error.filename} cannot be made: {error.strerror}", runner=self.name) from error
         return Launch([self.binary(), "acp", *self.settings.args], env, self.directory("cwd"))
 
+    async def open(self) -> AcpSession:
+        session = await super().open()
+        if session.agent.users > 1:
+            return session
+        try:
+            limit_s = self.settings.timeouts.spawn_s
+            doing = "waiting for opencode to load what it calls a model with"
+            await within(self._rehearse(session.agent), limit_s, deadline="spawn_s", doing=doing)
+        except BaseException:
+            await session.aclose()
+            raise
+        return session
+
+    async def _rehearse(self, agent: AcpAgent) -> None:
+        """Has a new process load what it would else load with its first prompt, which is most of what it needs.
+
+        This prompt has no file, and so our plugin refuses the call of a model: nobody is asked.
+        """
+        session = await agent.new_session()
+        with suppress(RpcError):
+            await agent.ask(session.id, [{"type": "text", "text": "-"}])
+        await agent.farewell(session)
+
     def health(self, agent: AcpAgent) -> Health:
+        if not self.agents.known.models:
+            raise not_logged_in()
         health = super().health(agent)
         version, oldest = health.version or "", TESTED_VERSIONS[0]
         if re.fullmatch(r"\d+(\.\d+)+", version) and numbers(version) < numbers(oldest):
