@@ -4,10 +4,11 @@ import pytest
 
 from runners.testing import CONTRACTS, Contract, leaves_nothing
 from tests.conftest import real_cli
-from tests.subjects import REAL, STANDING_IN, MakeSubject
+from tests.subjects import REAL, STANDING_IN, STARTED_ONCE, MakeSubject
 from tests.world import World
 
-PINNED = [(cli, version) for cli, (_, versions) in REAL.items() for version in versions]
+PINNED = [(cli, version) for cli, (_, versions) in REAL.items() for version in versions if cli not in STARTED_ONCE]
+IN_ONE_PROCESS = [(cli, version) for cli in STARTED_ONCE for version in REAL[cli][1]]
 
 
 @pytest.fixture(
@@ -32,3 +33,19 @@ async def test_every_runner_keeps_the_contract(contract: Contract, make_subject:
             await contract(subject)
         finally:
             await subject.provider.aclose()
+
+
+@pytest.mark.live
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("cli", "version"), IN_ONE_PROCESS, ids=map("-".join, IN_ONE_PROCESS))
+async def test_a_cli_that_starts_slowly_keeps_the_contract_in_one_process(cli: str, version: str, world: World) -> None:
+    make, _ = REAL[cli]
+    async with make(world, real_cli(cli, version)) as subject:
+        for contract in CONTRACTS:
+            try:
+                async with leaves_nothing():
+                    await contract(subject)
+            except Exception as error:
+                error.add_note(f"in {contract.__name__}")
+                raise
+        await subject.provider.aclose()

@@ -14,7 +14,7 @@ from tests.installed import Installed
 from tests.subjects.ollama import FakeOllama, server
 from tests.world import END_S, World
 
-KINDS = ["claude", "copilot", "codex", "ollama", "echo", "gemini", "opencode"]
+KINDS = ["claude", "copilot", "codex", "gemini", "opencode", "ollama", "echo"]
 """Those of the configuration that runnerd has by itself, and then what that leaves out."""
 NOBODY = "import sys\n\nsys.exit('Segmentation fault')\n"
 ANOTHER = "print('another program 1.0')\n"

@@ -11,7 +11,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
-from runners.testing.apis import completions_api, messages_api, responses_api
+from runners.testing.apis import completions_api, gemini_api, messages_api, responses_api
 from runners.testing.apis.stand_in import BaseReply, StandIn
 from tests.bench.reading import Child, Json, lines
 from tests.world import CHECKOUT, World
@@ -21,6 +21,8 @@ _APIS: dict[str, tuple[Callable[[], StandIn], Callable[..., BaseReply]]] = {
     "claude": (messages_api.MessagesApi, messages_api.text),
     "codex": (responses_api.ResponsesApi, responses_api.text),
     "copilot": (completions_api.CompletionsApi, completions_api.text),
+    "gemini": (gemini_api.GeminiApi, gemini_api.text),
+    "opencode": (completions_api.CompletionsApi, completions_api.text),
 }
 
 

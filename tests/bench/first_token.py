@@ -60,7 +60,7 @@ def measure(size: Size) -> Iterator[Row]:
         with open_world() as world:
             fake = world.program("claude", with_value(CLAUDE, "DELTAS", size.deltas))
             yield from _compared(size, "fake claude", Claude(world, fake, "", NO_API), sdk=False)
-    for kind, version, path in real_clis(size, "claude", "copilot", "codex"):
+    for kind, version, path in real_clis(size, "claude", "copilot", "codex", "gemini", "opencode"):
         with open_world() as world, Api(world, kind.kind) as api:
             yield from _compared(size, f"{kind.kind} {version}", kind(world, path, version, api.url), sdk=True)
 

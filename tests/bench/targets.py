@@ -49,6 +49,8 @@ TARGETS = (
     Target("copilot 1.0.102", NEW_FIRST, BY_HAND, "ratio", 0.10),
     Target("copilot 1.0.102", SIXTH_FIRST, RAW, "ratio", 1.25),
     Target("codex", NEW_FIRST, BY_HAND, "ratio", 0.35),
+    Target("gemini", NEW_FIRST, BY_HAND, "ratio", 0.10),
+    Target("opencode", NEW_FIRST, BY_HAND, "ratio", 0.10),
     Target("claude", RATE, DIRECT, "ratio", 0.9, is_floor=True),
     Target("completions", SMALL_FIRST, RPC, "difference", 3),
     Target("completions", SMALL_TOTAL, RPC, "difference", 3),

@@ -51,3 +51,6 @@ REAL: dict[str, tuple[MakeRealSubject, tuple[str, ...]]] = {
     "claude declared": (declared_claude, CLAUDE_VERSIONS[-1:]),
 }
 """Those of real CLIs, each with the versions to test; the first word is the CLI's name."""
+
+STARTED_ONCE = ("gemini", "opencode")
+"""Those of them that take seconds of the processor to start: one process keeps the whole contract, test for test."""

@@ -238,3 +238,13 @@ async def real_claude_agent(world: World, binary: Path) -> AsyncIterator[Subject
 async def real_codex_agent(world: World, binary: Path) -> AsyncIterator[Subject]:
     async with responses_api.ResponsesApi() as api:
         yield RealCodexAgent(world, binary, api, codex_arguments(api.url), {})
+
+
+@asynccontextmanager
+async def held(provider: AcpProvider) -> AsyncIterator[None]:
+    """One process for all chats of a test that have no system prompt: a start of these CLIs takes seconds."""
+    agent = await provider.agents.acquire(provider.dialect.at_start("", provider.default_model))
+    try:
+        yield
+    finally:
+        await provider.agents.release(agent)

@@ -13,6 +13,7 @@ from runners.testing import Received
 from runners.testing.apis.gemini_api import GeminiApi, Reply, system_of, text, told, tool_calls
 from runners.testing.apis.stand_in import Json
 from runners.translator import Translator
+from tests.subjects.acp import held
 from tests.subjects.on_api import OnApi
 from tests.world import World
 
@@ -37,7 +38,8 @@ class RealGemini(OnApi):
     def __init__(self, world: World, binary: Path, api: GeminiApi) -> None:
         self._env = {"HOME": str(world.home), "GOOGLE_GEMINI_BASE_URL": api.url} | ENV
         self._state = world.state / "gemini"
-        super().__init__(api, self._made(str(binary)))
+        self.made = self._made(str(binary))
+        super().__init__(api, self.made)
 
     def _made(self, binary: str) -> GeminiProvider:
         settings = GeminiSettings(binary=binary, model=MODEL, env=self._env)
@@ -62,4 +64,6 @@ class RealGemini(OnApi):
 @asynccontextmanager
 async def real_gemini(world: World, binary: Path) -> AsyncIterator[RealGemini]:
     async with GeminiApi() as api:
-        yield RealGemini(world, binary, api)
+        subject = RealGemini(world, binary, api)
+        async with held(subject.made):
+            yield subject

@@ -13,6 +13,7 @@ from runners.testing import Received
 from runners.testing.apis.completions_api import CompletionsApi, Reply, text, tool_calls
 from runners.testing.apis.stand_in import Json
 from runners.translator import Translator
+from tests.subjects.acp import held
 from tests.subjects.copilot import received_by_api
 from tests.subjects.on_api import OnApi
 from tests.world import World
@@ -38,17 +39,21 @@ class RealOpencode(OnApi):
         self._url = api.url
         self._env = {"HOME": str(world.home)} | ENV
         self._state = world.state / "opencode"
-        super().__init__(api, self._made(str(binary)))
+        self.made = self._made(str(binary))
+        super().__init__(api, self.made)
 
     def _made(self, binary: str) -> OpencodeProvider:
         settings = OpencodeSettings(binary=binary, model=MODEL, provider=provider_block(self._url), env=self._env)
         return OpencodeProvider("opencode", settings, state_dir=self._state)
 
     def read(self, body: Json) -> Received:
-        return received_by_api(body)
+        received = received_by_api(body)
+        received.knobs.update({name: body[name] for name in ("temperature", "top_p") if name in body})
+        return received
 
     def text(self, *pieces: str) -> Reply:
-        return text(*pieces)
+        # A connection that its process keeps for later would be taken for a leak of the test.
+        return text(*pieces, headers={"connection": "close"})
 
     def calls(self, *calls: tuple[str, str], text: str) -> Reply:
         return tool_calls(*calls, text=text)
@@ -63,4 +68,6 @@ class RealOpencode(OnApi):
 @asynccontextmanager
 async def real_opencode(world: World, binary: Path) -> AsyncIterator[RealOpencode]:
     async with CompletionsApi() as api:
-        yield RealOpencode(world, binary, api)
+        subject = RealOpencode(world, binary, api)
+        async with held(subject.made):
+            yield subject
