@@ -27,7 +27,6 @@ from runners.providers.terminal.provider import TerminalProvider
 from runners.providers.terminal.settings import TerminalSettings
 from runners.stream import ChatChunk, Done, Failed, Text, fold
 from runners.testing import request
-from tests.capability_matrix import README
 from tests.readme import blocks
 from tests.subjects.terminal import FakeOllamaRun, Python
 from tests.world import World
@@ -362,9 +361,3 @@ async def test_a_real_line_editor_that_takes_pastes_and_draws_what_it_likes(
     assert await said(session, provider, "for i in range(2):\n    print(i)") == "0\n1"
     assert await said(session, provider, "print('\\n'.join('ab'), end='')") == "a\nb"
     await session.aclose()
-
-
-def test_readme_names_every_key_of_an_entry() -> None:
-    section = README.read_text(encoding="utf-8").partition("only talks to a terminal\n")[2].partition("\n### ")[0]
-    own = TerminalSettings.model_fields.keys() - TerminalSettings.__base__.model_fields.keys()  # type: ignore[union-attr]
-    assert {key for key in own if key not in section} == set()
