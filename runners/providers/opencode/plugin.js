@@ -3,7 +3,8 @@
 // In the directory $RUNNERD_SESSIONS stands, for each session that is asked something, ID.json: {system, past, params}.
 // `system` takes the place of the CLI's own system prompt, `past` are messages ({role, parts}) that stand before those of
 // the session, `params` what the API is asked with (temperature, topP, maxOutputTokens). In return ID.told says how the
-// last turn went: {failure: {message, statusCode?, next?}} or {finish: the reason why the model ended}.
+// turn went: {failure: {message, statusCode?, next?}, finish: the reason why the model ended, text: all that it said,
+// message: the id of the message with that}.
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -12,7 +13,8 @@ const GUARD = "\u200b" // stands before a text that the CLI would else take for 
 const place = (name) => join(process.env.RUNNERD_SESSIONS, name)
 const told = (id) => JSON.parse(readFileSync(place(`${id}.json`), "utf8"))
 const isTold = (id) => existsSync(place(`${id}.json`))
-const tell = (id, what) => writeFileSync(place(`${id}.told`), JSON.stringify(what))
+const soFar = (id) => (existsSync(place(`${id}.told`)) ? JSON.parse(readFileSync(place(`${id}.told`), "utf8")) : {})
+const tell = (id, what) => writeFileSync(place(`${id}.told`), JSON.stringify({ ...soFar(id), ...what }))
 
 function asMessage({ role, parts }, index, like) {
   const id = `msg_${index}`
@@ -57,6 +59,11 @@ export const Runnerd = async ({ client }) => ({
     }
     const past = isTold(first.info.sessionID) ? told(first.info.sessionID).past : []
     output.messages.unshift(...past.map((said, index) => asMessage(said, index, first.info)))
+  },
+
+  // Pieces of a text may come to runnerd behind the end of their turn (1.18.3): this is not behind it.
+  "experimental.text.complete": async ({ sessionID, messageID }, { text }) => {
+    tell(sessionID, { text: (soFar(sessionID).text ?? "") + text, message: messageID })
   },
 
   "chat.params": async ({ sessionID }, output) => {

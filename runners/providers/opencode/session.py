@@ -26,9 +26,13 @@ class OpencodeSession(AcpSession):
     def __init__(self, provider: LlmProvider, agents: Agents, agent: AcpAgent) -> None:
         super().__init__(provider, agents, agent)
         self._past: list[ChatMessage] = []
+        self._text = ""
+        self._end: Event | None = None
+        self._ended: set[str] = set()
 
     async def primed(self, messages: list[ChatMessage], sampling: Sampling) -> AgentSession:
         session = await super().primed(messages, sampling)
+        self._text, self._end = "", None
         if self.resent:
             self._past = messages[:-1] if are_turns(messages) else []
         params = {
@@ -54,14 +58,35 @@ class OpencodeSession(AcpSession):
         return message_blocks(messages[-1], COMMANDS)
 
     async def event(self) -> Event:
+        if self._end is not None:
+            end, self._end = self._end, None
+            return end
         event = await super().event()
+        while event.get("messageId") in self._ended:
+            event = await super().event()
+        if event.get("type") == "agent_message_chunk":
+            self._text += str((event.get("content") or {}).get("text", ""))
         if event.get("type") in ("result", "failed") and self.held is not None and not self.held.is_spent:
-            try:
-                told = json.loads(self._file(self.held, "told").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                return event
-            return meant(event, told)
+            return self._ending(event, self.held)
         return event
+
+    def _ending(self, event: Event, held: AgentSession) -> Event:
+        """The end of a turn, as our plugin tells it; before that what of the text has not come until now.
+
+        What comes of it later, maybe in the next turn, is not told twice.
+        """
+        try:
+            told = json.loads(self._file(held, "told").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return event
+        if "message" in told:
+            self._ended.add(told["message"])
+        whole, end = str(told.get("text", "")), meant(event, told)
+        if len(whole) <= len(self._text) or not whole.startswith(self._text):
+            return end
+        self._end = end
+        rest = {"type": "text", "text": whole[len(self._text) :]}
+        return {"type": "agent_message_chunk", "messageId": told.get("message"), "content": rest}
 
     def let_go(self) -> None:
         if self.held is not None:
