@@ -136,6 +136,7 @@ async def test_a_plan_without_a_network_is_tried_again_for_as_long_as_its_deadli
 async def test_without_a_login_the_error_says_how_to_log_in_and_nothing_is_asked(lab: Lab) -> None:
     failure = (await lab.chat(user("hi"), runner="no_login")).error
     assert (failure["kind"], failure["hint"]) == ("not_authenticated", "codex login")
+    assert failure["message"].endswith("/.codex")
     assert lab.api.requests == []
 
 

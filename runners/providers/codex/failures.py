@@ -58,9 +58,9 @@ _BROKEN = re.compile(
 _AGAIN_IN = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s|seconds?)", re.IGNORECASE)
 
 
-def not_logged_in() -> NotAuthenticatedError:
-    """The error for a CLI without a login."""
-    return NotAuthenticatedError("codex is not logged in", hint=LOGIN_HINT)
+def not_logged_in(home: str) -> NotAuthenticatedError:
+    """The error for a CLI without a login in its user's `home`, which `CODEX_HOME` may have moved."""
+    return NotAuthenticatedError(f"codex is not logged in: there is no login in {home}", hint=LOGIN_HINT)
 
 
 def failure(error: Event, *, is_own_server: bool) -> RunnerError:

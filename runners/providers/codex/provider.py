@@ -4,7 +4,7 @@ Facts about the CLI were measured on the versions in TESTED_VERSIONS against a s
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class CodexProvider(LlmProvider):
         limit_s = self.settings.timeouts.spawn_s
         told = await within(asked, limit_s, deadline="spawn_s", doing="asking codex for its login")
         if told.get("authMethod") is None and told.get("requiresOpenaiAuth"):
-            raise not_logged_in()
+            raise not_logged_in(_users_home(self.environment({})))
         return f"logged in by {told.get('authMethod')}"
 
     async def _account(self, server: CodexServer) -> Health:
@@ -202,9 +202,8 @@ class CodexProvider(LlmProvider):
         that lies beside the file itself. In the user's own home there are also settings, instructions and MCP servers.
         """
         environment, home = self.environment({}), self.directory("home")
-        users = environment.get("CODEX_HOME") or str(Path(environment.get("HOME", "")) / ".codex")
         if self.settings.base_url is None:
-            self._link(home / "auth.json", Path(users) / "auth.json")
+            self._link(home / "auth.json", Path(_users_home(environment)) / "auth.json")
         return environment | {"CODEX_HOME": str(home)}
 
     def _link(self, link: Path, login: Path) -> None:
@@ -215,3 +214,8 @@ class CodexProvider(LlmProvider):
             link.symlink_to(login)
         except OSError as error:
             raise ConfigError(f"{link} cannot be made: {error.strerror}", runner=self.name) from error
+
+
+def _users_home(environment: Mapping[str, str]) -> str:
+    """Where the user's own codex keeps its login; a CODEX_HOME that is exported must be named in `env_pass`."""
+    return environment.get("CODEX_HOME") or str(Path(environment.get("HOME", "")) / ".codex")
