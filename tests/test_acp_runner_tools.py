@@ -243,6 +243,28 @@ async def test_a_turn_that_waits_for_results_can_be_cancelled(world: World) -> N
     assert [bool(new["mcpServers"]) for new in subject.logged("session/new")] == [False, True, True]
 
 
+async def test_a_session_that_is_not_wanted_any_more_when_it_begins_is_closed(world: World) -> None:
+    subject = FakeAgent(world, session_s=0.5)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(subject.provider.aclose)
+        other = await subject.provider.open()
+        stack.push_async_callback(other.aclose)
+        session = await subject.provider.open()
+        preparing = asyncio.create_task(session.prepare(subject.provider.session_options(asked(""))))
+
+        async def is_asked() -> bool:
+            return len(subject.logged("session/new")) == 3
+
+        await until(is_asked)
+        preparing.cancel()
+        await asyncio.wait([preparing])
+        await session.aclose()
+        # The one that it was opened with, and the one with its tools.
+        assert len(subject.logged("session/close")) == 2
+        [process] = subject.provider.processes()
+        assert process.sessions == 1
+
+
 @pytest.mark.parametrize("how", ["hangs-up", "says-so"])
 async def test_an_agent_that_does_not_wait_for_a_result_is_told_it_in_another_session(world: World, how: str) -> None:
     subject = FakeAgent(world)

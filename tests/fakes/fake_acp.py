@@ -1,9 +1,9 @@
 """An agent that speaks ACP, and misbehaves on order. Run as a program, with the standard library alone.
 
 `FAKE_ACP` is a JSON object. `log` is where it keeps what it received, one JSON object a line; `ignores` may hold `eof`,
-`term` and `cancel`; `initialize` and `session` may be `hang`, `die`, or the error to answer with; `say` holds fields
-that its introduction has in place of its own; `models` is `options` or `legacy`; `usage` is what a result tells;
-behind `most_sessions` it opens no more.
+`term` and `cancel`; `initialize` and `session` may be `hang`, `die`, or the error to answer with; `session_s` is how
+long a session takes to begin; `say` holds fields that its introduction has in place of its own; `models` is `options`
+or `legacy`; `usage` is what a result tells; behind `most_sessions` it opens no more.
 
 The answer to a prompt is the text that its model would have been sent: that of the prompt's blocks. A text of
 `[word] rest` makes it do otherwise, see `_SCENES`: what it says then is told there. That of the contract kit's
@@ -338,6 +338,7 @@ def introduction() -> Json:
 
 
 def new_session(servers: list[Json]) -> Json:
+    time.sleep(ORDER.get("session_s", 0))
     session = f"s{next(_ids)}"
     _conversations[session] = []
     for server in servers:

@@ -237,6 +237,15 @@ class AcpAgent:
             if self._spent >= _MOST_SPENT and not self.closes_sessions:
                 self.retire()
 
+    async def farewell_to_new(self, opening: "asyncio.Task[AgentSession]") -> None:
+        """Ends a session that nobody wants any more once it has begun, which is not waited for for long."""
+        try:
+            async with asyncio.timeout(_CLEAN_UP_S):
+                session = await opening
+        except (TimeoutError, RunnerError):
+            return
+        await self.farewell(session)
+
     def retire(self) -> None:
         """Takes no more: it ends, or does not do what it is told. Those that it still serves it may."""
         self.is_retired = True

@@ -61,7 +61,13 @@ class AcpSession(TranscriptSession):
 
     async def _new(self) -> AgentSession:
         agent = self.agent
-        session = await agent.new_session(self.options.tools)
+        opening = asyncio.create_task(agent.new_session(self.options.tools), name="acp-new")
+        try:
+            session = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The agent begins it all the same, some with a process of its own.
+            self._keep(agent.farewell_to_new(opening), "acp-end-new")
+            raise
         await self.choose_model(agent, session)
         return session
 
