@@ -265,7 +265,7 @@ async def test_a_session_that_is_not_wanted_any_more_when_it_begins_is_closed(wo
         assert process.sessions == 1
 
 
-@pytest.mark.parametrize("how", ["hangs-up", "says-so"])
+@pytest.mark.parametrize("how", ["hangs-up", "says-so", "walks-away"])
 async def test_an_agent_that_does_not_wait_for_a_result_is_told_it_in_another_session(world: World, how: str) -> None:
     subject = FakeAgent(world)
     async with AsyncExitStack() as stack:
@@ -274,11 +274,10 @@ async def test_an_agent_that_does_not_wait_for_a_result_is_told_it_in_another_se
         await logged(subject, "given_up")
 
         async def is_seen() -> bool:
-            return (
-                session.held is None
-                or session.held.tools is None
-                or not session.held.tools.waits_for([result(call.id, "")])
-            )
+            held = session.held
+            assert held is not None
+            assert held.tools is not None
+            return not (held.is_busy and held.tools.waits_for([result(call.id, "")]))
 
         await until(is_seen)
         answer = await turn(session, result(call.id, "18 degrees"))

@@ -254,7 +254,7 @@ def call(turn: Turn, rest: str) -> None:
 
 
 def call_in_haste(turn: Turn, rest: str) -> None:
-    """Calls a tool and does not wait for long: it hangs up, or says so and does not. Then it answers without it."""
+    """Calls a tool and does not wait for long: it hangs up, says so and does not, or neither. Then it ends its turn."""
     server, number = _servers[turn.session], next(_ids)
 
     def asking() -> None:
@@ -267,6 +267,7 @@ def call_in_haste(turn: Turn, rest: str) -> None:
         asked.join()
     else:
         time.sleep(0.3)
+    if rest == "says-so":
         server.tell("notifications/cancelled", requestId=number)
     turn.say("I do not know.")
     log(given_up=True)

@@ -123,7 +123,7 @@ class AcpSession(TranscriptSession):
         self._said = len(messages)
         held = self.held
         if self.awaits and held is not None and held.tools is not None:
-            if held.tools.waits_for(new):
+            if held.is_busy and held.tools.waits_for(new):
                 self.resent = False
                 self._last.is_of(held.model or self.model, held.cost_usd)
                 held.tools.give(new)
