@@ -228,6 +228,16 @@ async def test_ten_megabytes_of_escape_codes_are_an_error_that_says_so(
     assert error.message == "the CLI wrote 2 MiB of control sequences and redrawn text, and nothing new"
 
 
+@pytest.mark.parametrize("keys", [r"\x1b[4h\r" + "y" * 9999, r"\x1b[@", r"\x1b[P\x1b[@"])
+async def test_a_row_that_is_moved_with_every_key_holds_nobody_up(world: World, keys: str) -> None:
+    program = f"input('> '); print('x' * 9999 + '\\r', end='')\nwhile True: print('{keys}', end='')"
+    began = time.process_time()
+    _, error = await failure(scripted(world, program), "go")
+    assert type(error) is ProtocolError
+    assert "redrawn" in error.message
+    assert time.process_time() - began < 10
+
+
 async def test_a_line_that_fills_the_screen_costs_no_more_to_look_at_for_a_prompt(world: World) -> None:
     program = "input('x> '); print('y' * 200_000); input('x> ')"
     began = time.process_time()

@@ -33,11 +33,13 @@ Place = tuple[int, int]
 class Screen(pyte.Screen):
     """A screen of `columns` and `lines`, whose text is read from a place to the cursor.
 
-    `replies` are the answers that the CLI has asked its terminal for, such as where the cursor is.
+    `replies` are the answers that the CLI has asked its terminal for, such as where the cursor is. `moved_cells` counts
+    those that made room for others or closed a gap: what a character may cost.
     """
 
     def __init__(self, columns: int, lines: int) -> None:
         self.replies: list[str] = []
+        self.moved_cells = 0
         self._rows_gone = 0
         self._kept_from: Place | None = None
         self._scrolled: list[str] = []
@@ -193,8 +195,8 @@ class Screen(pyte.Screen):
 
     def _erase(self, y: int, begin: int, end: int) -> None:
         row = self._changed(y)
-        for x in [x for x in row if begin <= x < end]:
-            del row[x]
+        for x in range(begin, end) if end - begin < len(row) else [x for x in row if begin <= x < end]:
+            row.pop(x, None)
         if end >= self.columns:
             row.pop(_WRAPS, None)
 
@@ -217,6 +219,7 @@ class Screen(pyte.Screen):
     def _move_cells(self, by: int) -> None:
         row, begin = self._changed(self.cursor.y), self.cursor.x
         moved = {x + by: row.pop(x) for x in [x for x in row if x >= begin]}
+        self.moved_cells += len(moved)
         row.update({x: cell for x, cell in moved.items() if begin <= x < self.columns})
 
     def set_mode(self, *numbers: int, private: bool = False, **_: Any) -> None:

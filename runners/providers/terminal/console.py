@@ -31,6 +31,8 @@ _PROMPT_CHARACTERS = 512
 """The end of a line in which a prompt is looked for: a line may fill the screen, and a pattern take its square."""
 _LOOKS_AGAIN_S = 0.05
 _WRITE_BYTES = 2048
+_AT_ONCE = 64
+"""So many characters are shown before it is asked what they cost."""
 _CONTROL_BYTES = 2 * 1024 * 1024
 _TAIL_CHARACTERS = 4096
 _LINE_BYTES = 4095 if sys.platform == "linux" else 1023
@@ -226,11 +228,19 @@ class Console:
         self._written_at = asyncio.get_running_loop().time()
         self._written_bytes += len(piece)
         self._has_read_lines = self._has_read_lines or (self._reads_keys_at_prompt and not self._cli.reads_keys)
-        self.screen.feed(self._decoder.decode(piece))
+        self._control_bytes += len(piece)
+        text = self._decoder.decode(piece)
+        for at in range(0, len(text), _AT_ONCE):
+            self._show(text[at : at + _AT_ONCE])
         for reply in self.screen.replies:
             self._cli.reply(reply)
         self.screen.replies.clear()
-        self._control_bytes += len(piece)
+
+    def _show(self, text: str) -> None:
+        """What the CLI redraws counts as what it writes: a single key can move a whole row."""
+        self.screen.moved_cells = 0
+        self.screen.feed(text)
+        self._control_bytes += self.screen.moved_cells
         if self.screen.place > self._furthest:
             self._furthest = self.screen.place
             self._control_bytes = 0
