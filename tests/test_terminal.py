@@ -301,6 +301,24 @@ async def test_what_is_typed_may_be_hidden(world: World) -> None:
     assert error.hint == "it does not show what is typed: is it one for `echo: false`?"
 
 
+@pytest.mark.parametrize(
+    "text", ["\ufeffhello", "\u0301a", "e" + "\u0301" * 100, "\U0001f469\u200d\U0001f4bb \u2764\ufe0f"]
+)
+async def test_what_has_no_column_of_its_own_needs_none_to_be_seen(world: World, text: str) -> None:
+    told = world.root / "told"
+    program = f"open({str(told)!r}, 'w', encoding='utf-8').write(input('> '))\ninput('> ')"
+    await scripted(world, program).complete(request(text))
+    assert told.read_text(encoding="utf-8") == text
+
+
+async def test_a_cli_that_shows_other_things_than_what_is_typed_is_an_error(world: World) -> None:
+    program = "import tty; tty.setcbreak(0); print('> ', end='', flush=True); os.read(0, 1)\n"
+    provider = scripted(world, program + "while True: print('and another thing')")
+    _, error = await failure(provider, "hello")
+    assert type(error) is ProtocolError
+    assert "while it is typed" in error.message
+
+
 async def test_another_encoding_is_read_and_typed(world: World) -> None:
     program = "while True:\n    os.write(1, b'> '); os.write(1, b'gr\\xfc\\xdfe ' + os.read(0, 99))"
     provider = scripted(world, program, encoding="latin-1")

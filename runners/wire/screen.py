@@ -268,6 +268,15 @@ class Screen(pyte.Screen):
                 self._swallows = ""
 
 
+def in_columns(text: str) -> str:
+    """What of a text has columns of its own: neither white space nor what goes with the character before it.
+
+    A terminal shows the latter only behind one, and only so many.
+    """
+    text = "".join(text.split())
+    return text if text.isascii() else "".join(char for char in text if wcwidth(char) > 0)
+
+
 class _Stream(pyte.Stream):
     """pyte's parser, that a sequence of a wrong form does not stop.
 

@@ -20,7 +20,7 @@ from runners.errors import (
 from runners.providers.terminal.sent import Typed
 from runners.providers.terminal.settings import TerminalSettings
 from runners.wire.on_terminal import NOT_A_PROGRAM
-from runners.wire.screen import Place, Screen
+from runners.wire.screen import Place, Screen, in_columns
 from runners.wire.terminal import TerminalProcess
 
 _QUIET_S = 0.03
@@ -33,6 +33,9 @@ _LOOKS_AGAIN_S = 0.05
 _WRITE_BYTES = 2048
 _AT_ONCE = 64
 """So many characters are shown before it is asked what they cost."""
+_SHOWN_CHARACTERS = 64 * 1024
+_SHOWN_TIMES = 16
+"""So much longer than a text may be what has scrolled away when it has been typed: rows are filled up with spaces."""
 _CONTROL_BYTES = 2 * 1024 * 1024
 _TAIL_CHARACTERS = 4096
 _LINE_BYTES = 4095 if sys.platform == "linux" else 1023
@@ -147,6 +150,8 @@ class Console:
         try:
             while True:
                 scrolled += self.screen.scrolled()
+                if len(scrolled) > _SHOWN_CHARACTERS + _SHOWN_TIMES * len(typed.shown):
+                    raise ProtocolError("the CLI shows other things than what is typed while it is typed")
                 if self._written_bytes >= enough and self._shows(typed, scrolled, begin):
                     return
                 await wait(self._piece())
@@ -171,7 +176,7 @@ class Console:
             others = [re.sub(rf"\A(?:{self._settings.continuation})", "", row) for row in others]
         if len(others) < typed.shown.count("\n"):
             return False
-        return "".join("".join([first, *others]).split()) == "".join(typed.shown.split())
+        return in_columns("".join([first, *others])) == in_columns(typed.shown)
 
     async def _continue(self, number: int, wait: Wait) -> None:
         """Waits until the CLI wants the next line."""
