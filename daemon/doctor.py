@@ -18,7 +18,7 @@ from daemon.reaper import leased
 from daemon.registry import Registry
 from runners.errors import ConfigError, NotInstalledError, RunnerError
 from runners.kinds import known_kinds, provider_class
-from runners.provider import LlmProvider
+from runners.provider import Health, LlmProvider
 from runners.settings import AgentSettings
 from runners.wire.environment import find_binary
 
@@ -58,7 +58,7 @@ async def _until_signalled(look: Coroutine[Any, Any, Rows]) -> Rows:
 async def _examine(config: Config, state_dir: Path, run_dir: Path | None) -> Rows:
     registry = Registry(config, state_dir, run_dir)
     configured = {runner.kind for runner in registry.runners.values()}
-    left_out = [provider_class(kind) for kind in known_kinds() if kind not in configured]
+    left_out, broken = _classes(kind for kind in known_kinds() if kind not in configured)
     # What an agent may do only its user allows, and a kind of somebody else's may need settings that only they know.
     unused = [
         found(
@@ -82,7 +82,20 @@ async def _examine(config: Config, state_dir: Path, run_dir: Path | None) -> Row
     for row in rows[len(registry.runners) :]:
         row["hint"] = row["hint"] or f"add `{row['name']}: {{kind: {row['kind']}}}` under runners: in {config.path}"
         row["is_configured"] = False
-    return rows
+    return rows + [
+        _told(kind, kind, Health.unavailable(why)) | {"is_configured": False} for kind, why in broken.items()
+    ]
+
+
+def _classes(kinds: Iterable[str]) -> tuple[list[type[LlmProvider]], dict[str, ConfigError]]:
+    """What serves each of these kinds, or why it does not: a package that is broken says nothing of the others."""
+    found, broken = [], {}
+    for kind in kinds:
+        try:
+            found.append(provider_class(kind))
+        except ConfigError as error:
+            broken[kind] = error
+    return found, broken
 
 
 async def _row(runner: LlmProvider) -> dict[str, Any]:
@@ -91,15 +104,19 @@ async def _row(runner: LlmProvider) -> dict[str, Any]:
         binary = runner.binary()
     except (NotInstalledError, ConfigError):
         binary = None
+    return _told(runner.name, runner.kind, health) | {"by_name_only": runner.by_name_only, "binary": binary}
+
+
+def _told(name: str, kind: str, health: Health) -> dict[str, Any]:
     return {
-        "name": runner.name,
-        "kind": runner.kind,
+        "name": name,
+        "kind": kind,
         "is_configured": True,
-        "by_name_only": runner.by_name_only,
+        "by_name_only": False,
         "ok": health.ok,
         "state": health.state,
         "reason": health.reason,
-        "binary": binary,
+        "binary": None,
         "version": health.version,
         "authenticated": health.authenticated,
         "detail": health.detail,
@@ -111,13 +128,20 @@ async def _record(config: Config, state_dir: Path, run_dir: Path | None, kinds: 
     from runners.testing import recording  # brings a web server
 
     configured = list(Registry(config, state_dir, run_dir).runners.values())
+    classes, broken = _classes(kinds)
     async with asyncio.TaskGroup() as group:
         looking = [
-            group.create_task(_compared(kind, binary, run_dir or state_dir))
-            for kind in kinds
-            for binary in (_binaries(provider_class(kind), configured) if kind in recording.VENDORS else [None])
+            group.create_task(_compared(found.kind, binary, run_dir or state_dir))
+            for found in classes
+            for binary in (_binaries(found, configured) if found.kind in recording.VENDORS else [None])
         ]
-    return [task.result() for task in looking]
+    unloaded = [_unrecorded(kind) | {"state": "not recorded", "detail": why.message} for kind, why in broken.items()]
+    return [task.result() for task in looking] + unloaded
+
+
+def _unrecorded(kind: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": kind, "binary": None, "version": None, "recorded": None, "detail": None}
+    return row | {"drift": [], "failed": {}}
 
 
 def _binaries(found: type[LlmProvider], configured: Sequence[LlmProvider]) -> Iterable[str | RunnerError]:
@@ -138,8 +162,7 @@ async def _compared(kind: str, binary: str | RunnerError | None, directory: Path
     """What a recording of a CLI says; `drift` and `failed` say where it is not as it was."""
     from runners.testing import recording
 
-    row: dict[str, Any] = {"kind": kind, "binary": None, "version": None, "recorded": None, "detail": None}
-    row |= {"drift": [], "failed": {}}
+    row = _unrecorded(kind)
     if binary is None:
         why = recording.UNRECORDED.get(kind, "runnerd has no stand-in for what its CLI calls")
         return row | {"state": "not recorded", "detail": why}

@@ -38,8 +38,10 @@ def provider_class(kind: str) -> type[LlmProvider]:
         point = next(iter(points))
         try:
             found = point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"kind {kind!r}: {point.value} cannot be loaded: {error}") from error
     if not (isinstance(found, type) and issubclass(found, LlmProvider)):
         raise ConfigError(f"kind {kind!r}: {found!r} is not an LlmProvider")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise ConfigError(f"kind {kind!r}: {found!r} has no {', '.join(missing)}")
     return found

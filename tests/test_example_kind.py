@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -130,23 +131,30 @@ def test_readme_shows_how_it_names_itself() -> None:
     assert shown in (PACKAGE / "pyproject.toml").read_text(encoding="utf-8")
 
 
+def broken(place: Path, source: str) -> None:
+    """A package at a place, whose kind `broken` is what `source` makes of it."""
+    info = place / "broken_kind-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-kind\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[runnerd.kinds]\nbroken = broken_kind:Broken\n")
+    (place / "broken_kind.py").write_text(source)
+
+
 @pytest.mark.parametrize(
     ("source", "why"),
     [
         ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
         ("x = 1", "has no attribute 'Broken'"),
         ("1 / 0", "division by zero"),
+        ("raise SystemExit('not on this system')", "not on this system"),
         ("class Broken: pass", "is not an LlmProvider"),
+        ("from runners.provider import LlmProvider\nclass Broken(LlmProvider): pass", "has no available_models, "),
     ],
 )
 def test_a_kind_whose_package_is_broken_is_refused_at_its_entry(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, why: str
 ) -> None:
-    info = tmp_path / "broken_kind-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-kind\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[runnerd.kinds]\nbroken = broken_kind:Broken\n")
-    (tmp_path / "broken_kind.py").write_text(source)
+    broken(tmp_path, source)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "broken_kind", raising=False)
     path = world.config("runners:\n  mine:\n    kind: broken\n")
@@ -155,3 +163,17 @@ def test_a_kind_whose_package_is_broken_is_refused_at_its_entry(
     sys.modules.pop("broken_kind", None)
     assert str(caught.value).startswith(f"{path}:3: runners.mine.kind: kind 'broken'")
     assert why in str(caught.value)
+
+
+def test_a_kind_that_is_broken_keeps_doctor_from_nothing_else(world: World, tmp_path: Path) -> None:
+    broken(tmp_path, "1 / 0")
+    world.env["PYTHONPATH"] = str(tmp_path)
+    done = world.runnerd("doctor", "--json", "--config", str(world.config("runners:\n  echo: {kind: echo}\n")))
+    assert done.stderr == b""
+    rows = {row["name"]: row for row in json.loads(done.stdout)["runners"]}
+    assert rows["echo"]["ok"]
+    assert (rows["broken"]["state"], rows["broken"]["reason"]) == ("unavailable", "config")
+    assert "division by zero" in rows["broken"]["detail"]
+    done = world.runnerd("doctor", "--record", "--json", "echo", "broken")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [row["state"] for row in json.loads(done.stdout)["runners"]] == ["not recorded"] * 2
