@@ -245,6 +245,13 @@ async def test_a_line_that_fills_the_screen_costs_no_more_to_look_at_for_a_promp
     assert time.process_time() - began < 10
 
 
+@pytest.mark.parametrize("model", ["-x", "a\0b"])
+async def test_a_model_that_no_argument_can_be_is_not_found(world: World, model: str) -> None:
+    provider = scripted(world, ECHOES, args=["{model}"], model="small").with_model(model)
+    _, error = await failure(provider, "hello")
+    assert type(error) is ModelNotFoundError
+
+
 async def test_what_is_no_program_is_not_installed(world: World) -> None:
     provider = scripted(world, "")
     Path(provider.binary()).write_bytes(b"\x7fELF nonsense")
@@ -299,6 +306,8 @@ async def test_what_is_typed_may_be_hidden(world: World) -> None:
     _, error = await failure(scripted(world, program, timeouts={"silence_s": 1}), "hello")
     assert isinstance(error, DeadlineExceededError)
     assert error.hint == "it does not show what is typed: is it one for `echo: false`?"
+    _, error = await failure(scripted(world, program, timeouts={"silence_s": 1}, size={"columns": 20}), "hello " * 3)
+    assert error.hint == "it does not show all of a line that is longer than those of its terminal (`size`)"
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,8 @@ class Console:
         except DeadlineExceededError as error:
             error.stderr_tail = self.tail()
             error.hint = "it does not show what is typed: is it one for `echo: false`?"
+            if max(map(len, typed.shown.split("\n"))) + begin[1] >= self._settings.size.columns:
+                error.hint = "it does not show all of a line that is longer than those of its terminal (`size`)"
             raise
 
     async def _write(self, keys: bytes) -> None:

@@ -88,7 +88,7 @@ class TerminalProvider(LlmProvider):
 
     def _model(self) -> str:
         model = self.default_model
-        if model.startswith("-") or (not self.settings.takes_models and not self.offers(model)):
+        if model.startswith("-") or "\0" in model or (not self.settings.takes_models and not self.offers(model)):
             hint = f"there are {', '.join(info.model for info in self.available_models())}"
             raise ModelNotFoundError(f"{self.name} has no model {model!r}", hint=hint)
         return model
