@@ -1,6 +1,7 @@
 """CLIs on a terminal: README's two, and those that go wrong."""
 
 import asyncio
+import errno
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from runners.errors import (
     ProcessExitedError,
     ProtocolError,
     RunnerError,
+    SpawnFailedError,
     UnsupportedError,
     VendorError,
 )
@@ -250,6 +252,19 @@ async def test_a_model_that_no_argument_can_be_is_not_found(world: World, model:
     provider = scripted(world, ECHOES, args=["{model}"], model="small").with_model(model)
     _, error = await failure(provider, "hello")
     assert type(error) is ModelNotFoundError
+
+
+@pytest.mark.parametrize("broken", ["termios.tcsetwinsize", "fdspawn"])
+async def test_a_terminal_that_cannot_be_made_whole_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(f"runners.wire.terminal.{broken}", fails)
+    _, error = await failure(scripted(world, ECHOES), "hello")
+    assert type(error) is SpawnFailedError
+    assert "Too many open files" in error.message
 
 
 async def test_what_is_no_program_is_not_installed(world: World) -> None:

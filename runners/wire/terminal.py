@@ -118,7 +118,11 @@ class _Terminal(Streams):
         self.stdin = self.stdout = self.stderr = self._theirs
         self._transports: list[asyncio.BaseTransport] = []
         columns, rows = size
-        termios.tcsetwinsize(self._ours, (rows, columns))
+        try:
+            termios.tcsetwinsize(self._ours, (rows, columns))
+        except BaseException:
+            self.abandon()
+            raise
 
     async def connect(self, pipes: Pipes) -> None:
         """The CLI has its end now."""
@@ -129,8 +133,9 @@ class _Terminal(Streams):
         except BaseException:
             keys.close()
             raise
+        self._transports.append(writes)
         reads = _Output(self._ours, pipes)
-        self._transports = [writes, reads]
+        self._transports.append(reads)
         pipes.reads_from(reads)
         pipes.stderr_ended.set()
 
@@ -150,7 +155,7 @@ class _Terminal(Streams):
         self._close_theirs()
         for transport in self._transports:
             transport.close()
-        if not self._transports:
+        if len(self._transports) < 2:  # it is the second that closes it
             os.close(self._ours)
 
     def _close_theirs(self) -> None:
