@@ -71,6 +71,7 @@ MISTAKES = [
         17,
         "runners.cli.lines.error.words.rate_limit: unknown key; did",
     ),
+    ("[slow down]", '["", slow]', 17, "runners.cli.lines.error.words.rate_limited[0]: String should have at least 1"),
     ("rate_limited: [7]", "busy: [7]", 20, "runners.cli.exit_codes.busy: unknown key"),
     (
         "rate_limited: [7]",

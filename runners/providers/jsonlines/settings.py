@@ -1,7 +1,7 @@
 """An entry of the kind jsonlines: the whole declaration of a CLI, checked when runners.yaml is read."""
 
 from collections import Counter
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,7 @@ from runners.providers.jsonlines.expressions import Expression
 from runners.settings import AgentSettings, StrictModel
 
 T = TypeVar("T")
+Word = Annotated[str, Field(min_length=1)]
 
 
 class ByKind(StrictModel, Generic[T]):
@@ -67,7 +68,7 @@ class ErrorRules(StrictModel):
 
     message: Expression
     status: Expression | None = None
-    words: ByKind[str] = ByKind[str]()
+    words: ByKind[Word] = ByKind[Word]()
 
 
 class Lines(StrictModel):
