@@ -10,6 +10,8 @@ from runners import errors as failures
 from runners.settings import AgentSettings, StrictModel
 
 _CARET = re.compile(r"\^[@-_a-z]")
+_LINE_CHARACTERS = 4096
+"""So much of a line is looked at for an error: an answer may be a line that fills the screen."""
 _ASCII = "".join(map(chr, range(128)))
 _KINDS: dict[str, type[failures.RunnerError]] = {
     kind.kind: kind
@@ -158,6 +160,7 @@ class TerminalSettings(AgentSettings):
 
     def failure(self, line: str) -> failures.RunnerError | None:
         """The error that a line tells, if any."""
+        line = line[:_LINE_CHARACTERS]
         for pattern, kind in self.errors.items():
             if re.match(pattern, line):
                 return _KINDS[kind](line.strip())
