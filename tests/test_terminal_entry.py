@@ -48,6 +48,8 @@ def test_what_an_entry_must_say_is_asked_for(world: World, change: str, message:
         ("silence_end_s: 0", r":7: runners\.x\.silence_end_s: Input should be greater"),
         ("errors: {'(': network}", r":7: runners\.x\.errors: '\(' is no regular"),
         ("errors: {'Error': bad}", r":7: runners\.x\.errors: 'Error': 'bad' is none of"),
+        ("temperature: 1", r":7: runners\.x\.temperature: a CLI of this kind is not told it"),
+        ("max_tokens: 5", r":7: runners\.x\.max_tokens: a CLI of this kind is not told it"),
         ("streams: never", r":7: runners\.x\.streams: Input should be"),
         ("interrupt: ''", r":7: runners\.x\.interrupt: String should have at least"),
         ("multiline: {begin: x}", r":7: runners\.x\.multiline\.begin: unknown key"),

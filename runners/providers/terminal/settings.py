@@ -135,6 +135,12 @@ class TerminalSettings(AgentSettings):
                 raise ValueError(f"{pattern!r}: {kind!r} is none of {', '.join(_KINDS)}")
         return told
 
+    @field_validator("temperature", "max_tokens")
+    @classmethod
+    def _is_not_set(cls, value: float | None) -> None:
+        if value is not None:
+            raise ValueError("a CLI of this kind is not told it")
+
     @model_validator(mode="after")
     def _is_whole(self) -> "TerminalSettings":
         if self.prompt is None and self.silence_end_s is None:
