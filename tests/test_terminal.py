@@ -254,6 +254,13 @@ async def test_a_model_that_no_argument_can_be_is_not_found(world: World, model:
     assert type(error) is ModelNotFoundError
 
 
+async def test_an_answer_that_is_drawn_elsewhere_is_not_an_empty_one(world: World) -> None:
+    program = "print('a\\nb\\nc'); input('> ')\nprint('\\x1b[2J\\x1b[HThe answer\\n> ', end='', flush=True); input()"
+    _, error = await failure(scripted(world, program), "hello")
+    assert type(error) is ProtocolError
+    assert "written over" in error.message
+
+
 @pytest.mark.parametrize("broken", ["termios.tcsetwinsize", "fdspawn"])
 async def test_a_terminal_that_cannot_be_made_whole_leaves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, broken: str

@@ -117,6 +117,11 @@ class Console:
             rows[-1] = rows[-1][: self._prompt.start]
         return rows
 
+    @property
+    def is_above_answer(self) -> bool:
+        """Whether the CLI has gone back to before `begin`, where nothing is read."""
+        return self.screen.place < self.begin
+
     async def type(self, keys: list[Typed], wait: Wait) -> None:
         """Types a message, to the last Enter; from there on all is answer."""
         for number, typed in enumerate(keys, 1):

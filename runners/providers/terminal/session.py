@@ -5,7 +5,7 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from runners.errors import DeadlineExceededError, ProcessExitedError, RunnerError
+from runners.errors import DeadlineExceededError, ProcessExitedError, ProtocolError, RunnerError
 from runners.messages import ChatMessage
 from runners.process_session import ProcessSession
 from runners.prompt import as_one_text
@@ -86,6 +86,10 @@ class TerminalSession(ProcessSession):
                 raise
         if self._stopping is not None:
             end = "interrupt"
+        elif end is not None and self._console.is_above_answer:
+            raise ProtocolError(
+                "the CLI has written over what stood before its answer: what it shows is no text to read"
+            )
         rows = self._console.answer()
         if self._deadlines is not None and holds_text(rows, self._settings):
             # It has begun to answer, also where nothing is sent before the end.
