@@ -209,11 +209,16 @@ async def test_its_one_process_is_gone_once_a_session_is_closed_in_the_middle_of
     assert scene.processes() == others
 
 
-async def test_without_a_login_a_probe_says_what_mends_it(scene: Scene) -> None:
+async def test_without_a_login_a_probe_says_what_mends_it_and_a_key_in_its_users_file_is_one(scene: Scene) -> None:
     env = {name: value for name, value in scene.provider.settings.env.items() if name != "GEMINI_API_KEY"}
-    settings = scene.provider.settings.model_copy(update={"env": env})
+    home = scene.world.root / "another-home"
+    settings = scene.provider.settings.model_copy(update={"env": env | {"GEMINI_CLI_HOME": str(home)}})
     provider = GeminiProvider("gemini", settings, state_dir=scene.world.state / "no-login")
     with pytest.raises(NotAuthenticatedError) as missing:
         await provider.probe()
     assert "GEMINI_API_KEY" in str(missing.value.hint)
+    (home / ".gemini").mkdir(parents=True)
+    (home / ".gemini" / ".env").write_text("GEMINI_API_KEY=from-a-file\n")
+    await provider.complete(ChatRequest.model_validate({"messages": user("hi")}))
+    assert scene.api.requests[-1].headers["x-goog-api-key"] == "from-a-file"
     await provider.aclose()
