@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from daemon.config import Config
 from daemon.errors import DaemonError
 from daemon.reaper import leased
@@ -19,7 +21,7 @@ from daemon.registry import Registry
 from runners.errors import ConfigError, NotInstalledError, RunnerError
 from runners.kinds import known_kinds, provider_class
 from runners.provider import Health, LlmProvider
-from runners.settings import AgentSettings
+from runners.settings import RunnerSettings
 from runners.wire.environment import find_binary
 
 Rows = list[dict[str, Any]]
@@ -59,17 +61,15 @@ async def _examine(config: Config, state_dir: Path, run_dir: Path | None) -> Row
     registry = Registry(config, state_dir, run_dir)
     configured = {runner.kind for runner in registry.runners.values()}
     left_out, broken = _classes(kind for kind in known_kinds() if kind not in configured)
-    # What an agent may do only its user allows, and a kind of somebody else's may need settings that only they know.
     unused = [
         found(
             found.kind,
-            found.settings_type(kind=found.kind),
+            settings,
             state_dir=state_dir / "runners" / found.kind,
             run_dir=run_dir and run_dir / found.kind,
         )
         for found in left_out
-        if not issubclass(found.settings_type, AgentSettings)
-        and not any(field.is_required() for name, field in found.settings_type.model_fields.items() if name != "kind")
+        if (settings := _least(found)) is not None
     ]
     asked = [*registry.runners.values(), *unused]
     try:
@@ -96,6 +96,17 @@ def _classes(kinds: Iterable[str]) -> tuple[list[type[LlmProvider]], dict[str, C
         except ConfigError as error:
             broken[kind] = error
     return found, broken
+
+
+def _least(found: type[LlmProvider]) -> RunnerSettings | None:
+    """The settings of an entry that says no more than its kind; None where it must.
+
+    What an agent may do only its user allows, and a kind of somebody else's may need what only they know.
+    """
+    try:
+        return found.settings_type.model_validate({"kind": found.kind})
+    except ValidationError:
+        return None
 
 
 async def _row(runner: LlmProvider) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class OneShotSession(TranscriptSession):
         is_awaited = is_clean and self.leaves_by_itself
         if not is_awaited:
             self._cli.kill()
+        self._closing = [closing for closing in self._closing if not closing.done()]
         self._closing.append(self._cli.close(ask=is_awaited))
         self.process = self._cli = self._writing = None
 

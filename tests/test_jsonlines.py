@@ -141,7 +141,7 @@ async def test_a_value_of_the_wrong_type_names_its_key(world: World) -> None:
 async def test_a_function_that_is_given_the_wrong_type_names_its_key(world: World) -> None:
     lines = FAKE_ENTRY["lines"] | {"text": "type == 'piece' && join('', text)"}
     _, error = await failed(FakeJsonLines(world).made(lines=lines), ProtocolError)
-    assert error.message.startswith("runners.cli.lines.text: In function join(), invalid type")
+    assert error.message == "runners.cli.lines.text: join() is given a string"
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,11 @@ async def test_a_function_that_is_given_the_wrong_type_names_its_key(world: Worl
 async def test_what_the_wrong_type_does_to_jmespath_itself_names_the_key_too(world: World, text: str, why: str) -> None:
     _, error = await failed(FakeJsonLines(world).made(lines=FAKE_ENTRY["lines"] | {"text": text}), ProtocolError)
     assert error.message.startswith(f"runners.cli.lines.text: {why}")
+
+
+async def test_a_filter_without_a_match_is_no_end(world: World) -> None:
+    lines = FAKE_ENTRY["lines"] | {"end": "[@][?type == 'end']"}
+    assert await answered(FakeJsonLines(world).made(lines=lines)) == TEXT
 
 
 async def test_a_whole_text_adds_what_was_not_streamed(world: World) -> None:

@@ -43,6 +43,7 @@ MISTAKES = [
     ('"{{x}}"', '"{model!r}"', 8, "runners.cli.args[2]: '{model!r}': the placeholders are"),
     ('"{{x}}"', '"{}"', 8, "runners.cli.args[2]: '{}': the placeholders are"),
     ('"{{x}}"', '"{x"', 8, "runners.cli.args[2]: '{x': expected '}'"),
+    ('"{{x}}"', '--effort, "{effort}"', 7, "runners.cli.args: `--effort` would take the next argument in the place of"),
     ('"{{x}}"', "7", 8, "runners.cli.args[2]: Input should be a valid string"),
     ("      text: type == 'text' && text\n", "", 9, "runners.cli.lines: needs `text`, `whole_text` or both"),
     ("text: type == 'text' && text", "text: a.", 10, "runners.cli.lines.text: 'a.' is no JMESPath expression: Exp"),

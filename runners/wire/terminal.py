@@ -147,7 +147,10 @@ class _Terminal(Streams):
         """The terminal's modes as the CLI has set them; none when it is closed."""
         if self._transports[1].is_closing():
             return 0
-        modes: int = termios.tcgetattr(self._ours)[3]
+        try:
+            modes: int = termios.tcgetattr(self._ours)[3]
+        except termios.error:  # no OSError: the CLI's end has gone, which some systems tell so
+            return 0
         return modes
 
     def abandon(self) -> None:

@@ -66,7 +66,8 @@ class JsonLinesTranslator(Translator):
         return self._told(found, usage)
 
     def _found(self, name: str, event: Event) -> Any:
-        return self._rules[name].find(event) if name == "end" else self._rules[name].text(event)
+        rule = self._rules[name]
+        return rule.holds(event) or None if name == "end" else rule.text(event)
 
     def _told(self, found: dict[str, Any], usage: dict[str, float]) -> Iterator[ChatChunk]:
         self._model = found.get("model") or self._model
@@ -81,7 +82,7 @@ class JsonLinesTranslator(Translator):
         if found.get("whole_text") is not None:
             yield from self._start()
             yield from self._rest_of(found["whole_text"])
-        if found.get("end") is not None:
+        if found.get("end"):
             yield from self._end()
 
     def _start(self) -> Iterator[ChatChunk]:

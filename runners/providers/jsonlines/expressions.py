@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import jmespath
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.functions import Functions
 from pydantic import AfterValidator
 
@@ -64,10 +64,17 @@ class Rule:
         """
         try:
             found = self._expression.search(line)
+        except JMESPathTypeError as error:
+            # Its own words repeat the value, which may be a part of an answer.
+            raise ProtocolError(f"{self.key}: {error.function_name}() is given a {error.actual_type}") from error
         except (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
             # jmespath checks itself what few of them take.
             raise ProtocolError(f"{self.key}: {error}") from error
         return None if found is False else found
+
+    def holds(self, line: Any) -> bool:
+        """Whether it finds anything: a list or an object with nothing in it is what a filter without a match gives."""
+        return self.find(line) not in (None, [], {})
 
     def text(self, line: Any) -> str | None:
         """The same, where only a text will do; ProtocolError for anything else."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from runners.capabilities import Capabilities
-from runners.errors import ModelNotFoundError, NotAuthenticatedError, ProcessExitedError
+from runners.errors import ConfigError, ModelNotFoundError, NotAuthenticatedError, ProcessExitedError
 from runners.messages import ChatMessage, ModelInfo
 from runners.one_shot_session import OneShotSession
 from runners.prompt import as_one_text
@@ -110,7 +110,10 @@ class JsonLinesSession(OneShotSession):
     def _arguments(self, directory: Path) -> list[str]:
         system, system_file = paired(self.options.system), directory / "system.md"
         if "system_file" in self.provider.settings.takes:
-            system_file.write_text(system, encoding="utf-8")
+            try:
+                system_file.write_text(system, encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"{system_file} cannot be written: {error.strerror}") from error
         values = {
             "model": self.model,
             "system": system,

@@ -1,6 +1,7 @@
 """An entry of the kind jsonlines: the whole declaration of a CLI, checked when runners.yaml is read."""
 
 from collections import Counter
+from itertools import pairwise
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
@@ -143,6 +144,15 @@ class JsonLinesSettings(AgentSettings):
     def _is_not_set(cls, value: float | None) -> None:
         if value is not None:
             raise ValueError("a CLI of this kind is not told it")
+
+    @field_validator("args")
+    @classmethod
+    def _keep_their_options_whole(cls, args: list[str]) -> list[str]:
+        for option, value in pairwise(args):
+            if option.startswith("-") and value == "{effort}":
+                hint = f"it is left out when a request names none: write `{option}={{effort}}`, as one argument"
+                raise ValueError(f"`{option}` would take the next argument in the place of {{effort}}: {hint}")
+        return args
 
     @model_validator(mode="after")
     def _names_its_model(self) -> "JsonLinesSettings":
