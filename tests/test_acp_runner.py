@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
+from runners import shared_process
 from runners.errors import (
     AuthExpiredError,
     ContextOverflowError,
@@ -536,7 +537,7 @@ async def test_an_agent_that_says_nothing_meets_the_deadline(world: World) -> No
 async def test_an_agent_that_ignores_all_is_ended_all_the_same(
     world: World, ignores: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acp_agent, "_CLEAN_UP_S", 0.2)
+    monkeypatch.setattr(shared_process, "_CLEAN_UP_S", 0.2)
     provider = FakeAgent(world, ignores=ignores).provider
     stream = provider.complete_stream(request("[hold]"))
     while not isinstance(await anext(stream), Text):
@@ -549,7 +550,7 @@ async def test_an_agent_that_ignores_all_is_ended_all_the_same(
 async def test_a_deaf_agent_is_left_to_those_that_it_still_serves(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acp_agent, "_CLEAN_UP_S", 0.2)
+    monkeypatch.setattr(shared_process, "_CLEAN_UP_S", 0.2)
     subject = FakeAgent(world, ignores=["cancel"])
     async with AsyncExitStack() as stack:
         deaf, other = await opened(stack, subject.provider), await opened(stack, subject.provider)

@@ -35,11 +35,11 @@ class Server(CodexServer):
         return {"thread": {"id": "t"}, "turn": {"id": "u"}, "model": "m"}
 
     def tells(self, method: str) -> None:
-        self._heard(method, {"threadId": "t"})
+        self.heard(method, {"threadId": "t"})
 
     def asks_for(self, call_id: str) -> "asyncio.Task[Any]":
         params = {"threadId": "t", "callId": call_id}
-        return asyncio.create_task(self._answer(1, "item/tool/call", params))
+        return asyncio.create_task(self.answer(1, "item/tool/call", params))
 
 
 async def parked() -> tuple[Server, CodexThread]:
@@ -86,4 +86,4 @@ async def test_a_thread_that_the_process_keeps_gets_no_answers_any_more() -> Non
         await thread.end()
     await asyncio.wait([asked])
     assert asked.cancelled()
-    assert not server.threads
+    assert not server.sessions

@@ -8,10 +8,10 @@ from typing import Any
 import psutil
 import pytest
 
+from runners import shared_process
 from runners.errors import ProcessExitedError
 from runners.messages import ChatMessage, ResponseFormat
 from runners.provider import LlmProvider, Sampling, Session, SessionOptions
-from runners.providers.copilot import server as copilot_server
 from runners.stream import Done, Failed, Start, Text, fold
 from tests.subjects.copilot import ReplayedCopilot
 from tests.subjects.on_api import HOLD
@@ -211,7 +211,7 @@ async def test_a_server_that_goes_between_turns_leaves_its_sessions_dead_and_the
 async def test_a_server_that_is_given_up_ends_when_no_turn_is_left_and_its_sessions_are_dead(
     world: World, is_busy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copilot_server, "_CLEAN_UP_S", 0.5)
+    monkeypatch.setattr(shared_process, "_CLEAN_UP_S", 0.5)
     subject = ReplayedCopilot(world, fault="deaf_to_abort")
     idle, other, bad = [await opened(subject.provider, system) for system in ("[well]", "[well]", "s")]
     gone: list[str] = []

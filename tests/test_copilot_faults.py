@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from runners import shared_process
 from runners.errors import (
     ContextOverflowError,
     DeadlineExceededError,
@@ -22,7 +23,6 @@ from runners.errors import (
 )
 from runners.messages import ChatRequest
 from runners.provider import LlmProvider, Session
-from runners.providers.copilot import server as copilot_server
 from runners.providers.copilot.inbox import CopilotInbox
 from runners.providers.copilot.provider import CopilotProvider
 from runners.providers.copilot.session import CopilotSession
@@ -42,7 +42,7 @@ FIRST = "hello w"
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CLI has half a second, and not ten, to end a session before it is killed."""
-    monkeypatch.setattr(copilot_server, "_CLEAN_UP_S", 0.5)
+    monkeypatch.setattr(shared_process, "_CLEAN_UP_S", 0.5)
 
 
 def well(text: str = TEXT) -> ChatRequest:

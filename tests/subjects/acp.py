@@ -247,4 +247,4 @@ async def held(provider: AcpProvider) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await provider.agents.release(agent)
+        await agent.release()

@@ -1,10 +1,8 @@
 """An agent's process: one for many conversations, over JSON-RPC, one message a line."""
 
 import asyncio
-import copy
-import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,21 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runners.errors import AuthExpiredError, NotAuthenticatedError, ProtocolError, RunnerError
-from runners.provider import ProcessRef
 from runners.providers.acp.conversation import AgentSession
 from runners.providers.acp.dialect import AtStart, Dialect
 from runners.providers.acp.tool_server import ToolServer, is_ours
+from runners.shared_process import HostProcess
 from runners.tools import ToolDefinition
 from runners.wire.deadlines import within
-from runners.wire.jsonrpc import METHOD_NOT_FOUND, RequestId, RpcError, RpcProcess
+from runners.wire.jsonrpc import METHOD_NOT_FOUND, RequestId, RpcError
 
 if TYPE_CHECKING:
     from acp.schema import InitializeResponse
 
-_log = logging.getLogger(__name__)
-
 PROTOCOL = 1
-_CLEAN_UP_S = 2.0
+_OPENING_S = 2.0
 _CATCH_UP_S = 2.0
 _PAST_S = 10.0
 _MOST_SPENT = 64
@@ -42,30 +38,25 @@ class Launch:
     cwd: Path
 
 
-class AcpAgent:
-    """An agent and the sessions in it. `when_retired` holds who wants to know when it takes no more.
+class AcpAgent(HostProcess[AgentSession]):
+    """An agent and the sessions in it.
 
     `info` is what it says of itself, `directory` is its TMPDIR. It is lent no hands: it gets no files and no terminal
     of ours, and no leave to use its own.
     """
 
+    name = "the agent"
+
     def __init__(self, cwd: Path, directory: Path, at_start: AtStart, dialect: Dialect) -> None:
-        self.cwd = cwd
+        super().__init__(cwd)
         self.directory = directory
         self.at_start = at_start
-        self.users = 0
-        self.is_retired = False
-        self.has_died = False
-        self.sessions: dict[str, AgentSession] = {}
-        self.when_retired: set[Callable[[], None]] = set()
         self.info: InitializeResponse
         self._dialect = dialect
-        self._broken: RunnerError | None = None
         self._spent = 0
-        self._rpc: RpcProcess
 
     @classmethod
-    async def start(
+    async def launched(
         cls,
         launch: Launch,
         at_start: AtStart,
@@ -74,27 +65,15 @@ class AcpAgent:
         temporary: "tempfile.TemporaryDirectory[str]",
         limit_s: float,
     ) -> "AcpAgent":
-        """Starts the process and waits until it has introduced itself; DeadlineExceededError behind `limit_s`."""
+        """A new one, see `start`."""
         agent = cls(launch.cwd, Path(temporary.name), at_start, dialect)
-        agent._rpc = await RpcProcess.spawn(
-            launch.argv,
-            env=launch.env,
-            cwd=launch.cwd,
-            temporary=temporary,
-            answer=agent._answer,
-            heard=agent._heard,
-            gone=agent._ended,
-        )
-        try:
-            # The package takes 0.7 s of the processor to import, while the agent starts as well.
-            await asyncio.to_thread(import_module, "acp.schema")
-            doing = "waiting for the agent to answer `initialize`"
-            agent.info = await within(agent._initialized(), limit_s, deadline="spawn_s", doing=doing)
-        except BaseException:
-            agent.retire()
-            await agent._rpc.close(ask=False)
-            raise
-        return agent
+        return await agent.start(launch.argv, env=launch.env, temporary=temporary, limit_s=limit_s)
+
+    async def greet(self, limit_s: float) -> None:
+        # The package takes 0.7 s of the processor to import, while the agent starts as well.
+        await asyncio.to_thread(import_module, "acp.schema")
+        doing = "waiting for the agent to answer `initialize`"
+        self.info = await within(self._initialized(), limit_s, deadline="spawn_s", doing=doing)
 
     async def _initialized(self) -> "InitializeResponse":
         from acp import schema
@@ -116,16 +95,6 @@ class AcpAgent:
         if info.protocol_version != PROTOCOL:
             raise ProtocolError(f"the agent speaks ACP {info.protocol_version}, and not {PROTOCOL}")
         return info
-
-    @property
-    def process(self) -> ProcessRef:
-        """The agent's process."""
-        return ProcessRef(self._rpc.cli.pid, self._rpc.cli.start_time)
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the process has ended."""
-        return self._broken is not None
 
     @property
     def login_hint(self) -> str | None:
@@ -209,27 +178,10 @@ class AcpAgent:
         self.sessions[session.id] = session
         return session
 
-    def reason(self) -> RunnerError:
-        """Why it takes no more turns."""
-        return copy.copy(self._broken) or ProtocolError("the agent no longer does what it is told")
-
     async def farewell(self, session: AgentSession) -> None:
-        """Ends a session, with what it still does.
-
-        A process that does not do that in time is left to the turns that it still serves, and is else killed.
-        """
+        """See HostProcess.farewell. An agent that cannot close a session keeps it, and is left once it has many."""
         try:
-            async with asyncio.timeout(_CLEAN_UP_S):
-                await session.end()
-        except TimeoutError:
-            _log.warning("the agent %d does not end a session", self._rpc.cli.pid)
-            self.retire()
-            if not any(other.is_busy for other in self.sessions.values() if other is not session):
-                self._rpc.cli.kill()
-                await self._rpc.cli.wait()
-        except RunnerError as error:
-            if self._broken is None:
-                _log.warning("the agent %d: %s", self._rpc.cli.pid, error)
+            await super().farewell(session)
         finally:
             await session.aclose()
             self.sessions.pop(session.id, None)
@@ -240,41 +192,26 @@ class AcpAgent:
     async def farewell_to_new(self, opening: "asyncio.Task[AgentSession]") -> None:
         """Ends a session that nobody wants any more once it has begun, which is not waited for for long."""
         try:
-            async with asyncio.timeout(_CLEAN_UP_S):
+            async with asyncio.timeout(_OPENING_S):
                 session = await opening
         except (TimeoutError, RunnerError):
             return
         await self.farewell(session)
 
-    def retire(self) -> None:
-        """Takes no more: it ends, or does not do what it is told. Those that it still serves it may."""
-        self.is_retired = True
-        for told in list(self.when_retired):
-            told()
+    def close(self, *, ask: bool = True) -> "asyncio.Future[None]":
+        return super().close(ask=ask and self._dialect.hears_eof)
 
-    def close(self) -> "asyncio.Future[None]":
-        """Begins to end the process; idempotent."""
-        self.retire()
-        return self._rpc.close(ask=self._dialect.hears_eof)
-
-    async def _answer(self, _request_id: RequestId, method: str, params: dict[str, Any]) -> Any:
+    async def answer(self, request_id: RequestId, method: str, params: dict[str, Any]) -> Any:  # noqa: ARG002 its form
         session = self.sessions.get(str(params.get("sessionId")))
         if method == "session/request_permission":
             return _decided(params, session)
         raise RpcError(METHOD_NOT_FOUND, f"this client grants nothing, {method} included")
 
-    def _heard(self, method: str, params: dict[str, Any]) -> None:
+    def heard(self, method: str, params: dict[str, Any]) -> None:
         session = self.sessions.get(str(params.get("sessionId"))) if method == "session/update" else None
         update = params.get("update")
         if session is not None and isinstance(update, dict):
             session.hear({**update, "type": update.get("sessionUpdate")})
-
-    def _ended(self, error: RunnerError) -> None:
-        self.has_died = not self.is_retired
-        self._broken = error
-        for session in self.sessions.values():
-            session.inbox.fail(copy.copy(error))
-        self.retire()
 
 
 def _decided(params: dict[str, Any], session: AgentSession | None) -> dict[str, Any]:

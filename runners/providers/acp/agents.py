@@ -41,7 +41,7 @@ class Agents:
         self._shared: dict[AtStart, SharedProcess[AcpAgent]] = {}
 
     async def acquire(self, at_start: AtStart) -> AcpAgent:
-        """A process that was told this at its start; `release` is due."""
+        """A process that was told this at its start; its `release` is due."""
         if at_start not in self._shared:
             if len(self._shared) >= _KEPT:
                 # The one that began first: with it goes no more than the memory of how its starts went.
@@ -51,12 +51,6 @@ class Agents:
         self.known.info = agent.info
         return agent
 
-    async def release(self, agent: AcpAgent) -> None:
-        """Gives back what `acquire` gave."""
-        agent.users -= 1
-        if agent.users == 0:
-            await agent.close()
-
     def hold(self, agent: AcpAgent) -> None:
         """Keeps what `acquire` gave until `let_go`."""
         self._held = agent
@@ -65,4 +59,4 @@ class Agents:
         """Releases what is held, if anything is."""
         held, self._held = self._held, None
         if held is not None:
-            await self.release(held)
+            await held.release()

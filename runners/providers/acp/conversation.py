@@ -124,7 +124,12 @@ class AgentSession:
         self.inbox.put({"type": "called", "id": call_id, "name": name, "arguments": arguments})
         return True
 
-    async def cancel(self) -> None:
+    def rest(self, *, awaits_results: bool) -> None:
+        """Its turn has ended well, or waits for results: then the agent is still in it, and may tell of that."""
+        if not awaits_results:
+            self.inbox.end()
+
+    async def interrupt(self) -> None:
         """Asks the agent to stop what it works on; the prompt's result then says `cancelled`."""
         self.is_spent = True
         if self.is_busy:
@@ -134,7 +139,7 @@ class AgentSession:
     async def end(self) -> None:
         """Stops what the agent still does here, and lets it forget the session if it can."""
         self.inbox.end()
-        await self.cancel()
+        await self.interrupt()
         if self._prompt is not None:
             await asyncio.wait([self._prompt])
         if self._agent.closes_sessions and not self._agent.is_gone:

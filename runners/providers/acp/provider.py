@@ -80,7 +80,7 @@ class AcpProvider(LlmProvider):
             temporary.cleanup()
             raise
         limit_s = self.settings.timeouts.spawn_s
-        return await AcpAgent.start(launch, at_start, self.dialect, temporary=temporary, limit_s=limit_s)
+        return await AcpAgent.launched(launch, at_start, self.dialect, temporary=temporary, limit_s=limit_s)
 
     async def discover(self) -> None:
         """Asks an agent that has not run yet; the process that was started for that serves the first session."""

@@ -108,7 +108,7 @@ class CodexProvider(LlmProvider):
         try:
             health = await self._account(server)
         finally:
-            await asyncio.shield(self._shared.release(server))
+            await asyncio.shield(server.release())
         version, oldest = str(self._version), TESTED_VERSIONS[0]
         if health.ok and self._version.numbers < numbers(oldest):
             old = f"{version} is older than {oldest}, the oldest version that is known to work"
@@ -151,9 +151,9 @@ class CodexProvider(LlmProvider):
             if self.settings.base_url is None:
                 await self._login(server)  # without one the CLI would ask its vendor all the same, again and again
         except BaseException:
-            await asyncio.shield(self._shared.release(server))
+            await asyncio.shield(server.release())
             raise
-        return CodexSession(self, self._shared, server, is_own_server=self.settings.base_url is not None)
+        return CodexSession(self, server, is_own_server=self.settings.base_url is not None)
 
     async def _start(self) -> CodexServer:
         environment = self._environment()
@@ -168,11 +168,10 @@ class CodexProvider(LlmProvider):
             temporary.cleanup()
             raise
         own = arguments(catalog, base_url=self.settings.base_url, has_key=key is not None)
-        return await CodexServer.start(
+        return await CodexServer(self.directory("cwd")).start(
             [str(self._program()), *own, *self.settings.args],
             # Its records, which grow: else they would stay behind.
             env=environment | {"CODEX_SQLITE_HOME": temporary.name},
-            cwd=self.directory("cwd"),
             temporary=temporary,
             limit_s=self.settings.timeouts.spawn_s,
         )

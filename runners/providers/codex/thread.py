@@ -101,7 +101,7 @@ class CodexThread:
         if not self._id:
             started = await self._server.call("thread/start", mended(_NO_AGENT | self._settings))
             self._id, self.model = started["thread"]["id"], started["model"]
-            self._server.threads[self._id] = self
+            self._server.sessions[self._id] = self
         else:
             untold = [message for message in untold if message.role != "assistant"]
         turn = {"threadId": self._id, "input": input_of(untold[-1])} | turn
@@ -141,7 +141,7 @@ class CodexThread:
         await self.interrupt()
         if self._saying is not None and self._saying.exception() is None:
             await self.inbox.is_idle.wait()
-        self._server.threads.pop(self._id, None)  # from now on no call of it is taken
+        self._server.sessions.pop(self._id, None)  # from now on no call of it is taken
         for result in self._results.values():
             result.cancel()
         if self._id:

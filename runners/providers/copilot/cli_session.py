@@ -11,16 +11,18 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runners.errors import ConfigError, ContextOverflowError, ProtocolError, RequestCancelledError
 from runners.messages import ChatMessage, TextPart
 from runners.providers.copilot.inbox import CopilotInbox
 from runners.providers.copilot.seed import attachments, seed
-from runners.providers.copilot.server import CopilotServer
 from runners.providers.copilot.tools import result_of
 from runners.stream import mended
 from runners.tools import ToolNames
+
+if TYPE_CHECKING:
+    from runners.providers.copilot.server import CopilotServer
 
 # What is no business of a model: everything that would add to the conversation, act, or be kept.
 _NO_AGENT = {
@@ -56,7 +58,7 @@ class CliSession:
 
     def __init__(
         self,
-        server: CopilotServer,
+        server: "CopilotServer",
         temporary: "tempfile.TemporaryDirectory[str]",
         settings: dict[str, Any],
         names: ToolNames,
@@ -202,7 +204,7 @@ class CliSession:
             return {"output": {"modifiedTransformedPrompt": self._prompt}}
         return {}
 
-    async def abort(self) -> None:
+    async def interrupt(self) -> None:
         """Asks the CLI to stop; its events then end with an idle that is `aborted`."""
         self.is_spent = True
         if await self._was_told():
@@ -210,12 +212,12 @@ class CliSession:
             self._is_leaving.set()  # whose answer goes out behind this: it is waited for
             await aborting
 
-    async def end(self, *, abort: bool) -> None:
+    async def end(self) -> None:
         """Takes the session out of the CLI once it is at rest: else it would go on calling the model."""
         self._is_over = True
         if await self._was_told() and not self.inbox.is_idle.is_set():
-            if abort or self.is_parked:
-                await self.abort()
+            if self.inbox.is_open or self.is_parked:
+                await self.interrupt()  # it is in the midst of its turn, and not in the rest behind an answer
             await self.inbox.is_idle.wait()
         self._is_leaving.set()
         if self._is_open:

@@ -116,7 +116,7 @@ class CopilotProvider(LlmProvider):
         try:
             health = await self._login(server)
         finally:
-            await asyncio.shield(self._shared.release(server))
+            await asyncio.shield(server.release())
         version, oldest = str(self._version), TESTED_VERSIONS[0]
         if health.ok and self._version.numbers < numbers(oldest):
             old = f"{version} is older than {oldest}, the oldest version that is known to work"
@@ -163,7 +163,7 @@ class CopilotProvider(LlmProvider):
             settings["provider"] = place | ({"apiKey": key} if key else {})
         server = await self._shared.acquire()
         limit = self.settings.provider.max_prompt_tokens if self.settings.provider else None
-        return CopilotSession(self, self._shared, server, settings, limit)
+        return CopilotSession(self, server, settings, limit)
 
     def _one_shot(self) -> OneShotCopilot:
         env = self._environment()
@@ -183,10 +183,9 @@ class CopilotProvider(LlmProvider):
         if self.settings.provider is not None:
             argv.append("--no-auto-login")
         temporary = self.temporary()
-        return await CopilotServer.start(
+        return await CopilotServer(self.directory("cwd")).start(
             [*argv, "--log-dir", temporary.name],  # else each start leaves a file behind
             env=self._environment(),
-            cwd=self.directory("cwd"),
             temporary=temporary,
             limit_s=self.settings.timeouts.spawn_s,
         )
