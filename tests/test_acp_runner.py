@@ -29,6 +29,7 @@ from runners.errors import (
 from runners.messages import ChatMessage, ChatRequest, Usage
 from runners.providers.acp import agent as acp_agent
 from runners.providers.acp.agents import Agents
+from runners.providers.acp.conversation import AgentSession
 from runners.providers.acp.events import AcpInbox, AcpTranslator
 from runners.providers.acp.failures import failure
 from runners.providers.acp.provider import AcpProvider
@@ -605,3 +606,16 @@ async def test_an_agent_that_closes_no_session_is_replaced_in_time(
 
 async def test_what_is_no_message_or_nobodys_is_skipped(world: World) -> None:
     assert shown(await told(FakeAgent(world).provider, "[garble] well")) == "well"
+
+
+async def test_a_bug_in_a_farewell_keeps_no_agent_alive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_session: AgentSession) -> None:
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr(AgentSession, "end", broken)
+    subject = FakeAgent(world)
+    async with AsyncExitStack() as stack:
+        session = await opened(stack, subject.provider)
+        assert await said(session, "hello") == "hello"
+        await session.aclose()
+        assert not world.processes()
