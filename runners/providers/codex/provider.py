@@ -148,12 +148,18 @@ class CodexProvider(LlmProvider):
         await self.discover()
         server = await self._shared.acquire()
         try:
-            if self.settings.base_url is None:
-                await self._login(server)  # without one the CLI would ask its vendor all the same, again and again
+            await self._check(server)
         except BaseException:
             await asyncio.shield(server.release())
             raise
         return CodexSession(self, server, is_own_server=self.settings.base_url is not None)
+
+    async def _check(self, server: CodexServer) -> None:
+        """Raises where no session may begin: it would ask its vendor without a login, or not be told of its end."""
+        if self.settings.base_url is None:
+            await self._login(server)
+        if server.is_retired:
+            raise server.reason()
 
     async def _start(self) -> CodexServer:
         environment = self._environment()
