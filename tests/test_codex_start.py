@@ -52,3 +52,14 @@ async def test_a_process_that_dies_behind_the_answer_on_its_login_is_no_session(
         await provider.open()
     assert not provider.sessions
     assert not world.processes()
+
+
+async def test_a_start_that_has_no_place_leaves_no_files(world: World) -> None:
+    provider = made(world, CodexProvider, "http://127.0.0.1:1/v1")
+    await provider.discover()
+    place: Path = provider.directory("cwd")
+    place.rmdir()
+    place.write_text("in the way")
+    with pytest.raises(RunnerError, match="cannot be made"):
+        await provider.open()
+    assert not list(provider.run_directory("tmp").iterdir())

@@ -166,7 +166,8 @@ class CodexProvider(LlmProvider):
         key = self.variable(self.settings.api_key_env, key="api_key_env")
         if key is not None:
             environment[API_KEY_VARIABLE] = key
-        temporary = self.temporary()
+        server, program = CodexServer(self.directory("cwd")), str(self._program())
+        temporary = self.temporary()  # from here on what raises must take it along
         try:
             catalog = Path(temporary.name) / "models.json"
             catalog.write_bytes(dump_json(tool_less(await self._catalog(environment))))
@@ -174,8 +175,8 @@ class CodexProvider(LlmProvider):
             temporary.cleanup()
             raise
         own = arguments(catalog, base_url=self.settings.base_url, has_key=key is not None)
-        return await CodexServer(self.directory("cwd")).start(
-            [str(self._program()), *own, *self.settings.args],
+        return await server.start(
+            [program, *own, *self.settings.args],
             # Its records, which grow: else they would stay behind.
             env=environment | {"CODEX_SQLITE_HOME": temporary.name},
             temporary=temporary,

@@ -182,10 +182,11 @@ class CopilotProvider(LlmProvider):
         argv = [self.binary(), *_HEADLESS, *self.settings.args]
         if self.settings.provider is not None:
             argv.append("--no-auto-login")
-        temporary = self.temporary()
-        return await CopilotServer(self.directory("cwd")).start(
+        server, env = CopilotServer(self.directory("cwd")), self._environment()
+        temporary = self.temporary()  # behind all else that may raise
+        return await server.start(
             [*argv, "--log-dir", temporary.name],  # else each start leaves a file behind
-            env=self._environment(),
+            env=env,
             temporary=temporary,
             limit_s=self.settings.timeouts.spawn_s,
         )
