@@ -41,7 +41,7 @@ from runners.testing import request
 from runners.tools import ToolDefinition
 from tests.fakes.fake_acp import LAST_WORDS
 from tests.subjects.acp import FakeAgent
-from tests.world import World
+from tests.world import World, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -619,3 +619,19 @@ async def test_a_bug_in_a_farewell_keeps_no_agent_alive(world: World, monkeypatc
         assert await said(session, "hello") == "hello"
         await session.aclose()
         assert not world.processes()
+
+
+async def test_a_loading_that_is_given_up_leaves_no_session(world: World) -> None:
+    subject = FakeAgent(world, session_s=0.3)
+    async with AsyncExitStack() as stack:
+        session = await opened(stack, subject.provider)
+        loading = asyncio.create_task(session.begun(session.agent.loaded_session("past", messages=1)))
+
+        async def is_asked() -> bool:
+            return bool(subject.logged("session/load"))
+
+        await until(is_asked)
+        loading.cancel()
+        await asyncio.wait([loading])
+        await session.aclose()
+        assert {"sessionId": "past"} in subject.logged("session/close")

@@ -370,6 +370,11 @@ def serve(request_id: int, method: str, params: Json) -> None:
         hang()
     elif method == "session/new":
         send(id=request_id, result=new_session(params["mcpServers"]))
+    elif method == "session/load":
+        time.sleep(ORDER.get("session_s", 0))
+        told = {"sessionUpdate": "user_message_chunk", "content": {"type": "text", "text": "before"}}
+        send(method="session/update", params={"sessionId": params["sessionId"], "update": told})
+        send(id=request_id, result={})
     elif method == "session/prompt":
         prompt(request_id, params)
     elif method in ("session/set_model", "session/set_config_option"):

@@ -1,6 +1,7 @@
 """A conversation with an agent, see SharedSession: a session that is begun anew is told it as one text."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from runners.errors import DeadlineExceededError
@@ -46,19 +47,22 @@ class AcpSession(SharedSession[AcpAgent, AgentSession]):
             raise
 
     async def _new(self) -> AgentSession:
+        return await self.begun(self.host.new_session(self.options.tools))
+
+    async def begun(self, beginning: Coroutine[Any, Any, AgentSession]) -> AgentSession:
+        """A session that begins in the agent, with this conversation's model; one that nobody waits for is ended."""
         agent = self.host
-        opening = asyncio.create_task(agent.new_session(self.options.tools), name="acp-new")
+        opening = asyncio.create_task(beginning, name="acp-begin")
         try:
             session = await asyncio.shield(opening)
         except asyncio.CancelledError:
             # The agent begins it all the same, some with a process of its own.
             self.leave_behind(agent.farewell_to_new(opening))
             raise
-        await self.choose_model(agent, session)
+        await self._choose_model(agent, session)
         return session
 
-    async def choose_model(self, agent: AcpAgent, session: AgentSession) -> None:
-        """Has this conversation's model answer in a session that is new."""
+    async def _choose_model(self, agent: AcpAgent, session: AgentSession) -> None:
         self._agents.known.models = session.models
         # Of an agent that lists no models the entry's is a name for whatever it has.
         is_name = self.model == self.provider.settings.model and not session.models

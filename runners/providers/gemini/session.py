@@ -32,9 +32,8 @@ class GeminiSession(AcpSession):
             path.write_text(record(session_id, past), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-        self.held = session = await self.agent.loaded_session(session_id, messages=told_back(past))
-        await self.choose_model(self.agent, session)
-        return session
+        self.held = await self.begun(self.agent.loaded_session(session_id, messages=told_back(past)))
+        return self.held
 
     def blocks(self, messages: list[ChatMessage]) -> list[dict[str, Any]]:
         if self.resent and not are_turns(messages):
