@@ -141,6 +141,22 @@ async def test_what_piles_up_unread_is_the_same_answer_in_fewer_events(name: str
     assert (shown(told), shown(told, Reasoning)) == (shown(whole), shown(whole, Reasoning))
 
 
+@pytest.mark.parametrize("name", ["reasoning", "raw-reasoning"])
+async def test_reasoning_that_comes_without_deltas_is_told_once(name: str) -> None:
+    inbox = CodexInbox()
+    inbox.begin()
+    turn = [event for event in next(turns("0.171.0", name)) if not event["type"].startswith("item/reasoning/")]
+    thought = next(event for event in turn if event["params"].get("item", {}).get("type") == "reasoning")
+    inbox.put({"type": "turn/started", "params": {"turn": {"id": thought["params"]["turnId"]}}})
+    translator = made()
+    for event in [thought, *turn]:
+        inbox.put(event)
+    chunks: list[ChatChunk] = []
+    while not translator.ended:
+        chunks += translator.feed(await inbox.get())
+    assert shown(chunks, Reasoning) == REASONING[name]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

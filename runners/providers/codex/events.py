@@ -47,6 +47,7 @@ class CodexTranslator(Translator):
         self._is_own_server = is_own_server
         self._started = False
         self._texts: dict[str, list[str]] = {}
+        self._thoughts: set[str] = set()
         self._cost: Counter[str] = Counter()
         self._last_cost: Counter[str] = Counter()
         self._handlers: dict[str, Callable[[Event], Iterator[ChatChunk]]] = {
@@ -91,10 +92,11 @@ class CodexTranslator(Translator):
 
     def _reasoning_delta(self, params: Event) -> Iterator[ChatChunk]:
         yield from self._start(params["itemId"])
+        self._thoughts.add(params["itemId"])
         yield Reasoning(params["delta"])
 
     def _item(self, params: Event) -> Iterator[ChatChunk]:
-        """The whole of a message; what of it did not come as deltas comes here."""
+        """The whole of a message, of which comes here what did not come as deltas, or of reasoning that had none."""
         item = params["item"]
         if item["type"] == "agentMessage":
             yield from self._start(item["id"])
@@ -104,6 +106,11 @@ class CodexTranslator(Translator):
             rest = item["text"][len(told) :]
             self._texts[item["id"]] = [item["text"]]
             yield from (Text(piece) for piece in [rest] if piece)
+        elif item["type"] == "reasoning" and item["id"] not in self._thoughts:
+            self._thoughts.add(item["id"])
+            if whole := "\n\n".join(item.get("summary") or item.get("content") or ()):
+                yield from self._start(item["id"])
+                yield Reasoning(whole)
 
     def _raw_item(self, params: Event) -> Iterator[ChatChunk]:
         """An item as the API gave it. The arguments of a call stand in it as the model wrote them, and nowhere else."""

@@ -8,7 +8,7 @@ from runners.translator import Event
 
 _DELTAS = ("item/agentMessage/delta", "item/reasoning/summaryTextDelta", "item/reasoning/textDelta")
 # The CLI tells a message back that it was sent, with its images; nobody needs to keep that until it is read.
-_ECHOES = {"item/completed": ("agentMessage",), "rawResponseItem/completed": ("function_call",)}
+_ECHOES = {"item/completed": ("agentMessage", "reasoning"), "rawResponseItem/completed": ("function_call",)}
 
 
 class CodexInbox(Inbox):
