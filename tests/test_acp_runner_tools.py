@@ -265,7 +265,7 @@ async def test_a_session_that_is_not_wanted_any_more_when_it_begins_is_closed(wo
         assert process.sessions == 1
 
 
-@pytest.mark.parametrize("how", ["hangs-up", "says-so", "walks-away"])
+@pytest.mark.parametrize("how", ["hangs-up", "says-so", "walks-away", "shows-it"])
 async def test_an_agent_that_does_not_wait_for_a_result_is_told_it_in_another_session(world: World, how: str) -> None:
     subject = FakeAgent(world)
     async with AsyncExitStack() as stack:
@@ -277,13 +277,34 @@ async def test_an_agent_that_does_not_wait_for_a_result_is_told_it_in_another_se
             held = session.held
             assert held is not None
             assert held.tools is not None
-            return not (held.is_busy and held.tools.waits_for([result(call.id, "")]))
+            is_shown = any(event.get("status") == "failed" for event in held.inbox.unread)
+            return is_shown or not (held.is_busy and held.tools.waits_for([result(call.id, "")]))
 
         await until(is_seen)
         answer = await turn(session, result(call.id, "18 degrees"))
         assert "18 degrees" in answer.content
         assert session.resent
     assert len(subject.logged("session/new")) == 3
+
+
+async def test_a_call_whose_result_is_an_error_was_not_given_up(world: World) -> None:
+    subject = FakeAgent(world)
+    async with AsyncExitStack() as stack:
+        session = await opened(stack, subject)
+
+        async def told(**what: str) -> None:
+            async def is_told() -> bool:
+                assert session.held is not None
+                return any(what.items() <= event.items() for event in session.held.inbox.unread)
+
+            await until(is_told)
+
+        [first] = (await turn(session, user("[both] well"))).tool_calls
+        await told(type="called")
+        [second] = (await turn(session, result(first.id, "no", is_error=True))).tool_calls
+        await told(status="failed")
+        assert (await turn(session, result(second.id, "yes"))).content == "well"
+        assert not session.resent
 
 
 async def test_a_call_behind_its_turn_is_answered_that_nobody_hears_it(world: World) -> None:

@@ -254,13 +254,17 @@ def call(turn: Turn, rest: str) -> None:
 
 
 def call_in_haste(turn: Turn, rest: str) -> None:
-    """Calls a tool and does not wait for long: it hangs up, says so and does not, or neither. Then it ends its turn."""
+    """Calls a tool and does not wait for long: it hangs up, says so and does not, or neither. Then it ends its turn.
+
+    Or it shows the call as failed, and goes on with its turn.
+    """
     server, number = _servers[turn.session], next(_ids)
 
     def asking() -> None:
         with suppress(OSError, StopIteration):
             server.ask_as(number, "tools/call", {"name": "get_weather"}, 0.3 if rest == "hangs-up" else None)
 
+    turn.update("tool_call", toolCallId="t1", title="mcp__runnerd__get_weather")
     asked = threading.Thread(target=asking, daemon=True)
     asked.start()
     if rest == "hangs-up":
@@ -269,8 +273,29 @@ def call_in_haste(turn: Turn, rest: str) -> None:
         time.sleep(0.3)
     if rest == "says-so":
         server.tell("notifications/cancelled", requestId=number)
+    if rest == "shows-it":
+        turn.update("tool_call_update", toolCallId="t1", status="failed")
     turn.say("I do not know.")
     log(given_up=True)
+    if rest == "shows-it":
+        wait(turn, rest)
+
+
+def call_both(turn: Turn, rest: str) -> None:
+    """Calls two tools at once, and shows of each how it ended."""
+
+    def asking(call_id: str, name: str) -> None:
+        turn.update("tool_call", toolCallId=call_id, title=f"mcp__runnerd__{name}")
+        result = _servers[turn.session].ask("tools/call", name=name)["result"]
+        turn.update("tool_call_update", toolCallId=call_id, status="failed" if result["isError"] else "completed")
+
+    calls = [("t1", "get_weather"), ("t2", "get_time")]
+    asked = [threading.Thread(target=asking, args=call, daemon=True) for call in calls]
+    for thread in asked:
+        thread.start()
+    for thread in asked:
+        thread.join()
+    turn.say(rest)
 
 
 def call_later(turn: Turn, rest: str) -> None:
@@ -308,6 +333,7 @@ _SCENES: dict[str, Callable[[Turn, str], None]] = {
     "mute": stay_mute,
     "call": call,
     "haste": call_in_haste,
+    "both": call_both,
     "later": call_later,
 }
 

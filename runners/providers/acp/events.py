@@ -39,7 +39,8 @@ class AcpTranslator(Translator):
     """An agent's updates.
 
     What it does with tools of its own is no call for the client to make, but nothing to be silent about either: each is
-    a warning. Behind a call of the client's `tools` its turn goes on: `used` are the ids of all tools in it so far.
+    a warning. Behind a call of the client's `tools` its turn goes on: `used` are the ids of all tools in it so far,
+    and whether each is the client's.
     `model` answers; `cost_usd` is what its session has cost so far; `has_usage`: it has said what the turn cost.
     """
 
@@ -50,7 +51,7 @@ class AcpTranslator(Translator):
         dialect: Dialect | None = None,
         *,
         tools: Sequence[ToolDefinition] = (),
-        used: set[str] | None = None,
+        used: dict[str, bool] | None = None,
     ) -> None:
         super().__init__(runner)
         self.has_usage = False
@@ -63,7 +64,7 @@ class AcpTranslator(Translator):
         self._started = False
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
-        self._used = set() if used is None else used
+        self._used = {} if used is None else used
         self._usage: Usage | None = None
         self._handlers: dict[str, Callable[[Event], Iterator[ChatChunk]]] = {
             "agent_message_chunk": self._message,
@@ -82,6 +83,16 @@ class AcpTranslator(Translator):
         """The turn is one of a session in which this model answers, and which has cost so much before."""
         self.model = model
         self.cost_usd = self._cost_before_usd = cost_usd
+
+    def has_given_up(self, unread: Sequence[Event]) -> bool:
+        """Whether the agent says in these that a call of the client's tools has failed, which nobody has answered."""
+        used = dict(self._used)
+        for event in unread:
+            if event["type"] in _TOOLS:
+                is_ours = used.setdefault(str(event.get("toolCallId")), is_titled_as_ours(event, self._offered))
+                if is_ours and event.get("status") == "failed":
+                    return True
+        return False
 
     def _chunks(self, event: Event) -> Iterator[ChatChunk] | None:
         event = self._dialect.meant(event)
@@ -112,10 +123,10 @@ class AcpTranslator(Translator):
 
     def _tool(self, event: Event) -> Iterator[ChatChunk]:
         if event["toolCallId"] not in self._used:
-            self._used.add(event["toolCallId"])
+            self._used[event["toolCallId"]] = is_titled_as_ours(event, self._offered)
             yield from self._start()
-            if is_titled_as_ours(event, self._offered):
-                return  # one of the client's: it comes as a call, too
+            if self._used[event["toolCallId"]]:
+                return  # it comes as a call, too
             yield Warn(f"the agent uses a tool of its own: {_titled(event)}")
 
     def _called(self, event: Event) -> Iterator[ChatChunk]:
@@ -180,6 +191,11 @@ def _titled(event: Event) -> str:
 
 class AcpInbox(Inbox):
     """The events of a turn, see Inbox: pieces of one message that lie side by side are joined."""
+
+    @property
+    def unread(self) -> Sequence[Event]:
+        """What has come of it so far and was not read."""
+        return tuple(self._events)
 
     def put(self, event: Event) -> None:
         """See Inbox.put. Nobody needs to keep what goes on inside an agent's own tools until it is read."""

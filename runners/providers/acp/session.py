@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from itertools import takewhile
 from typing import Any
 
 from runners.errors import DeadlineExceededError
@@ -29,7 +30,7 @@ class AcpSession(SharedSession[AcpAgent, AgentSession]):
         super().__init__(provider, agent)
         self._agents = agents
         self._said = 0
-        self._used: set[str] = set()
+        self._used: dict[str, bool] = {}
         self._last = AcpTranslator(provider.name, self.model, agents.dialect)
 
     @property
@@ -102,7 +103,7 @@ class AcpSession(SharedSession[AcpAgent, AgentSession]):
         await agent.release()
 
     def translator(self) -> AcpTranslator:
-        self._used = self._used if self.awaits else set()
+        self._used = self._used if self.awaits else {}
         self._last = AcpTranslator(
             self.provider.name, self.model, self._agents.dialect, tools=self.options.tools, used=self._used
         )
@@ -113,7 +114,7 @@ class AcpSession(SharedSession[AcpAgent, AgentSession]):
         self._said = len(messages)
         held = self.held
         if self.awaits and held is not None and held.tools is not None:
-            if held.is_busy and held.tools.waits_for(new):
+            if held.is_busy and held.tools.waits_for(new) and not self._has_given_up(held):
                 self.resent = False
                 self._last.is_of(held.model or self.model, held.cost_usd)
                 held.tools.give(new)
@@ -129,6 +130,14 @@ class AcpSession(SharedSession[AcpAgent, AgentSession]):
         self._last.is_of(held.model or self.model, held.cost_usd)
         self.inbox = held.inbox
         held.say(self.blocks(messages))
+
+    def _has_given_up(self, held: AgentSession) -> bool:
+        """Whether the agent, parked, goes on without the results: it says of a call that it failed.
+
+        It says so too of one whose result was an error, maybe only when the next one waits: then nobody can tell.
+        """
+        earlier = takewhile(lambda message: message.role != "user", reversed(self.transcript))
+        return not any(message.is_error for message in earlier) and self._last.has_given_up(held.inbox.unread)
 
     async def primed(self, messages: list[ChatMessage], sampling: Sampling) -> AgentSession:  # noqa: ARG002 overriders
         """The session in which `messages` are to be answered, which takes what `blocks` makes of them."""
