@@ -12,7 +12,10 @@ from runners.messages import ChatMessage, ImagePart, TextPart
 from runners.tools import ToolDefinition, ToolNames
 
 RESULT_CHARACTERS = 500_000
-"""The most that Claude Code lets a tool ask for; its model is told of a file in the place of a longer result."""
+"""The most that Claude Code lets a tool ask for, also where it is an ACP agent (claude-agent-acp 0.23.1).
+
+Its model is told of a file in the place of a longer result.
+"""
 
 _METHOD_NOT_FOUND = -32601
 
