@@ -47,6 +47,11 @@ class InstalledVersion:
             self._file, self.numbers = found, numbers(match[1])
 
 
+def is_version(text: str) -> bool:
+    """Whether it is nothing but the numbers of a version."""
+    return re.fullmatch(_NUMBERS, text) is not None
+
+
 def numbers(version: str) -> tuple[int, ...]:
     """A version in a form that compares."""
     return tuple(map(int, version.split(".")))

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from runners.capabilities import Capabilities, gaps, refuse_what_would_be_lost
 from runners.errors import ConfigError, DeadlineExceededError, InvalidRequestError, RunnerError, UnsupportedError
+from runners.installed import is_version, numbers
 from runners.messages import (
     NO_RESULT,
     ChatMessage,
@@ -62,6 +63,14 @@ class Health:
     def ok(self) -> bool:
         """Whether a chat is worth trying."""
         return self.state != "unavailable"
+
+    def unless_older(self, oldest: str, *, hint: str) -> "Health":
+        """The same; `degraded` for a CLI that is well but older than the oldest version that is known to work."""
+        version = self.version or ""
+        if not self.ok or not is_version(version) or numbers(version) >= numbers(oldest):
+            return self
+        old = f"{version} is older than {oldest}, the oldest version that is known to work"
+        return replace(self, state="degraded", reason="unsupported", detail=old, hint=hint)
 
     @classmethod
     def unavailable(cls, error: RunnerError) -> "Health":

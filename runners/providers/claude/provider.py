@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runners.capabilities import Capabilities
 from runners.errors import UnsupportedError
-from runners.installed import InstalledVersion, numbers
+from runners.installed import InstalledVersion
 from runners.messages import ChatMessage, ChatRequest, ModelInfo
 from runners.process_session import json_object
 from runners.provider import Health, LlmProvider
@@ -158,11 +158,9 @@ class ClaudeProvider(LlmProvider):
             return Health("degraded", version=version, detail="the CLI does not say whether it is logged in")
         if not login["loggedIn"]:
             return replace(Health.unavailable(not_logged_in()), version=version)
-        if self._version.numbers < numbers(TESTED_VERSIONS[0]):
-            old = f"{version} is older than {TESTED_VERSIONS[0]}, the oldest version that is known to work"
-            return Health("degraded", "unsupported", version, authenticated=True, detail=old, hint=self.install_hint)
         method = login.get("authMethod", "an unknown method")
-        return Health("ready", version=version, authenticated=True, detail=f"logged in by {method}")
+        health = Health("ready", version=version, authenticated=True, detail=f"logged in by {method}")
+        return health.unless_older(TESTED_VERSIONS[0], hint=self.install_hint)
 
     async def open(self) -> "ClaudeSession":
         argv = [self.binary(), *_ARGUMENTS, "--model", self.default_model, *self.settings.args]

@@ -11,7 +11,7 @@ from typing import Any
 
 from runners.capabilities import Capabilities
 from runners.errors import ConfigError, NotAuthenticatedError, ProtocolError
-from runners.installed import InstalledVersion, numbers
+from runners.installed import InstalledVersion
 from runners.messages import ChatRequest, ModelInfo
 from runners.process_session import json_object
 from runners.provider import Health, LlmProvider, Session
@@ -109,15 +109,9 @@ class CodexProvider(LlmProvider):
             health = await self._account(server)
         finally:
             await asyncio.shield(server.release())
-        version, oldest = str(self._version), TESTED_VERSIONS[0]
-        if health.ok and self._version.numbers < numbers(oldest):
-            old = f"{version} is older than {oldest}, the oldest version that is known to work"
-            health = Health(
-                "degraded", "unsupported", authenticated=health.authenticated, detail=old, hint=_UPDATE_HINT
-            )
-        elif health.ok and native(Path(self.binary())) is None:
+        if health.ok and native(Path(self.binary())) is None:
             health = replace(health, detail=f"{health.detail}; its native program was not found behind its script")
-        return replace(health, version=version)
+        return replace(health, version=str(self._version)).unless_older(TESTED_VERSIONS[0], hint=_UPDATE_HINT)
 
     async def _login(self, server: CodexServer) -> str:
         """How the CLI is logged in, local and without a model call; NotAuthenticatedError when it is not."""

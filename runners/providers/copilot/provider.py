@@ -12,7 +12,7 @@ from typing import Any
 
 from runners.capabilities import Capabilities
 from runners.errors import ProtocolError
-from runners.installed import InstalledVersion, numbers
+from runners.installed import InstalledVersion
 from runners.messages import ChatRequest, ImagePart, ModelInfo
 from runners.provider import Health, LlmProvider, Session
 from runners.providers.copilot.failures import not_logged_in
@@ -117,16 +117,10 @@ class CopilotProvider(LlmProvider):
             health = await self._login(server)
         finally:
             await asyncio.shield(server.release())
-        version, oldest = str(self._version), TESTED_VERSIONS[0]
-        if health.ok and self._version.numbers < numbers(oldest):
-            old = f"{version} is older than {oldest}, the oldest version that is known to work"
-            health = Health(
-                "degraded", "unsupported", authenticated=health.authenticated, detail=old, hint=_UPDATE_HINT
-            )
-        elif health.ok and not self._is_headless:
+        if health.ok and not self._is_headless:
             old = f"before {'.'.join(map(str, HEADLESS_SINCE))} each chat has a process of its own and does not stream"
             health = replace(health, detail=f"{health.detail}; {old}", hint=_UPDATE_HINT)
-        return replace(health, version=version)
+        return replace(health, version=str(self._version)).unless_older(TESTED_VERSIONS[0], hint=_UPDATE_HINT)
 
     async def _login(self, server: CopilotServer) -> Health:
         """What the CLI says of its login: local, and without a model call."""

@@ -6,12 +6,10 @@ Facts about the CLI were measured on the versions in TESTED_VERSIONS against a s
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from runners.capabilities import Capabilities
 from runners.errors import ConfigError
-from runners.installed import numbers
 from runners.messages import ChatRequest
 from runners.provider import Health
 from runners.providers.acp.agent import AcpAgent, Launch
@@ -89,9 +87,4 @@ class GeminiProvider(AcpProvider):
         return Launch(argv, env | {"GEMINI_CLI_HOME": str(home), "GEMINI_SYSTEM_MD": str(system)}, cwd)
 
     def health(self, agent: AcpAgent) -> Health:
-        health = super().health(agent)
-        version, oldest = health.version or "", TESTED_VERSIONS[0]
-        if re.fullmatch(r"\d+(\.\d+)+", version) and numbers(version) < numbers(oldest):
-            old = f"{version} is older than {oldest}, the oldest version that is known to work"
-            return replace(health, state="degraded", reason="unsupported", detail=old, hint=self.install_hint)
-        return health
+        return super().health(agent).unless_older(TESTED_VERSIONS[0], hint=self.install_hint)

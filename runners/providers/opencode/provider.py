@@ -3,16 +3,13 @@
 Facts about the CLI were measured on the versions in TESTED_VERSIONS against a stand-in for a model API.
 """
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from runners.capabilities import Capabilities
 from runners.errors import ConfigError
-from runners.installed import numbers
 from runners.messages import ChatRequest
 from runners.provider import Health
 from runners.providers.acp.agent import AcpAgent, Launch
@@ -101,9 +98,4 @@ class OpencodeProvider(AcpProvider):
     def health(self, agent: AcpAgent) -> Health:
         if not self.agents.known.models:
             raise not_logged_in()
-        health = super().health(agent)
-        version, oldest = health.version or "", TESTED_VERSIONS[0]
-        if re.fullmatch(r"\d+(\.\d+)+", version) and numbers(version) < numbers(oldest):
-            old = f"{version} is older than {oldest}, the oldest version that is known to work"
-            return replace(health, state="degraded", reason="unsupported", detail=old, hint=self.install_hint)
-        return health
+        return super().health(agent).unless_older(TESTED_VERSIONS[0], hint=self.install_hint)
