@@ -560,7 +560,7 @@ async def test_a_deaf_agent_is_left_to_those_that_it_still_serves(
             while not isinstance(await anext(stream), Text):
                 pass
         retired = asyncio.Event()
-        deaf.agent.when_retired.add(retired.set)
+        deaf.host.when_retired.add(retired.set)
         await left.aclose()
         async with asyncio.timeout(CLOSE_S):
             await retired.wait()
@@ -625,7 +625,7 @@ async def test_a_loading_that_is_given_up_leaves_no_session(world: World) -> Non
     subject = FakeAgent(world, session_s=0.3)
     async with AsyncExitStack() as stack:
         session = await opened(stack, subject.provider)
-        loading = asyncio.create_task(session.begun(session.agent.loaded_session("past", messages=1)))
+        loading = asyncio.create_task(session.begun(session.host.loaded_session("past", messages=1)))
 
         async def is_asked() -> bool:
             return bool(subject.logged("session/load"))

@@ -112,7 +112,7 @@ async def test_nothing_of_its_users_reaches_the_model_and_nothing_of_theirs_is_t
 async def test_no_file_is_read_for_a_text_that_names_one(scene: Scene) -> None:
     session = await scene.provider.open()
     try:
-        secret = session.agent.cwd / "secret.txt"
+        secret = session.host.cwd / "secret.txt"
         secret.write_text("S3CRET")
         for said in ("@secret.txt", f"look at @{secret} please", f"@{secret}"):
             assert await scene.chat(user(said)) == said

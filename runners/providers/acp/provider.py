@@ -96,7 +96,7 @@ class AcpProvider(LlmProvider):
         # A kind of its own may have more ready in a session than a probe needs.
         session = await AcpProvider.open(self)
         try:
-            return self.health(session.agent)
+            return self.health(session.host)
         finally:
             await session.aclose()
 

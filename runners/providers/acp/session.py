@@ -33,11 +33,6 @@ class AcpSession(SharedSession[AcpAgent, AgentSession]):
         self._used: dict[str, bool] = {}
         self._last = AcpTranslator(provider.name, self.model, agents.dialect)
 
-    @property
-    def agent(self) -> AcpAgent:
-        """The process that it is in."""
-        return self.host
-
     async def begin(self) -> None:
         """Has a session of the agent's ready before it is known what for."""
         doing = "waiting for a session of the agent's"

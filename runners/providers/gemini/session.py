@@ -27,12 +27,12 @@ class GeminiSession(AcpSession):
             return await super().primed(messages, sampling)
         self.let_go()
         session_id = str(uuid.uuid4())
-        path = _records(self.agent) / f"session-2000-01-01T00-00-{session_id[:8]}.jsonl"
+        path = _records(self.host) / f"session-2000-01-01T00-00-{session_id[:8]}.jsonl"
         try:
             path.write_text(record(session_id, past), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-        self.held = await self.begun(self.agent.loaded_session(session_id, messages=told_back(past)))
+        self.held = await self.begun(self.host.loaded_session(session_id, messages=told_back(past)))
         return self.held
 
     def blocks(self, messages: list[ChatMessage]) -> list[dict[str, Any]]:

@@ -74,12 +74,12 @@ class OpencodeProvider(AcpProvider):
 
     async def open(self) -> AcpSession:
         session = await super().open()
-        if session.agent.users > 1:
+        if session.host.users > 1:
             return session
         try:
             limit_s = self.settings.timeouts.spawn_s
             doing = "waiting for opencode to load what it calls a model with"
-            await within(self._rehearse(session.agent), limit_s, deadline="spawn_s", doing=doing)
+            await within(self._rehearse(session.host), limit_s, deadline="spawn_s", doing=doing)
         except BaseException:
             await session.aclose()
             raise

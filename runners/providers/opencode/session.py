@@ -95,7 +95,7 @@ class OpencodeSession(AcpSession):
         super().let_go()
 
     def _file(self, session: AgentSession, kind: str) -> Path:
-        return self.agent.directory / SESSIONS / f"{session.id}.{kind}"
+        return self.host.directory / SESSIONS / f"{session.id}.{kind}"
 
 
 def _told(message: ChatMessage) -> dict[str, Any]:
