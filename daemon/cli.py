@@ -279,7 +279,7 @@ def config() -> None:
 def config_check(config_path: Path | None) -> None:
     """Say whether runners.yaml is right, and where it is not."""
     loaded = _config(config_path)
-    click.echo(f"{loaded.path}: right, {len(loaded.runners)} runners ({', '.join(loaded.runners)})")
+    click.echo(f"{loaded.path}: right; its runners: {', '.join(loaded.runners)}")
 
 
 @config.command("show")

@@ -98,9 +98,16 @@ class RunnerSettings(StrictModel):
         return args
 
 
+class AgentRetry(RetrySettings):
+    """The same, for a CLI that may have done something before it failed: nothing is done twice unless it is allowed."""
+
+    attempts: int = Field(default=1, ge=1, le=100, description=RetrySettings.model_fields["attempts"].description)
+
+
 class AgentSettings(RunnerSettings):
     """For kinds whose CLI is not proved to have no hands of its own: who configures one must say that it may act."""
 
+    retry: AgentRetry = AgentRetry()
     agent: bool = Field(default=False, validate_default=True)
 
     @property

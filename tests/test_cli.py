@@ -158,7 +158,7 @@ def test_config_check_says_what_is_right(world: World) -> None:
     config = world.config("runners: {echo: {kind: echo}}\n")
     done = world.runnerd("config", "check", "--config", str(config))
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.decode() == f"{config}: right, 1 runners (echo)\n"
+    assert done.stdout.decode() == f"{config}: right; its runners: echo\n"
 
 
 OPTIONS = {

@@ -202,6 +202,13 @@ def test_an_agent_may_be_named_everywhere_else(tmp_path: Path) -> None:
     assert [name for name, entry in config.runners.items() if entry.is_agent] == ["agent"]
 
 
+@pytest.mark.parametrize(("given", "attempts"), [("", 1), (", retry: {base_s: 1}", 1), (", retry: {attempts: 2}", 2)])
+def test_an_agent_is_asked_once_unless_its_entry_says_more(tmp_path: Path, given: str, attempts: int) -> None:
+    entry = f"{{kind: acp, agent: true, binary: agent{given}}}"
+    config = load_config(put(tmp_path / "runners.yaml", f"runners:\n  claude: {{kind: claude}}\n  agent: {entry}\n"))
+    assert [runner.retry.attempts for runner in config.runners.values()] == [3, attempts]
+
+
 @pytest.mark.parametrize("given", ["", ", agent: false", ", agent: maybe"])
 @pytest.mark.parametrize(
     "entry", ["kind: acp", 'kind: terminal, prompt: "> "', "kind: jsonlines, lines: {text: text}"], ids=lambda e: e[6:9]

@@ -116,7 +116,7 @@ class TurnDeadlines:
         limits = self._timeouts
         deadlines = [
             (self.turn_ends, "turn_s", limits.turn_s, _TURN),
-            (self._waits_since + limits.silence_s, "silence_s", limits.silence_s, "the CLI fell silent"),
+            (self._waits_since + limits.silence_s, "silence_s", limits.silence_s, "the CLI told nothing more"),
         ]
         if not self.is_content_seen:
             first_chunk_s = limits.first_chunk_s
