@@ -32,6 +32,13 @@ def probed(known: Evidence | None, health: Health, now_s: float) -> Evidence:
     return Evidence(health, now_s)
 
 
+def overtaken(known: Evidence, health: Health) -> Evidence:
+    """What holds after a probe that a chat has overtaken: what the chat has shown, and what only the probe can tell."""
+    if known.health.state == health.state == "ready":
+        return replace(known, health=health)
+    return replace(known, health=replace(known.health, version=known.health.version or health.version))
+
+
 def answered(known: Evidence | None, now_s: float) -> Evidence:
     """What holds after a chat was answered: whatever was wrong is mended."""
     health = known.health if known else Health("ready")

@@ -251,8 +251,11 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 a provider's bug must not look like a probe that takes its time
             _log.exception("probe.bug", runner=supervised.runner.name)
             health = Health("unavailable", "vendor_error", detail=f"the probe failed: {error!r}")
-        if supervised.evidence is before:  # else a chat has shown more in the meantime
+        since = supervised.evidence
+        if since is None or since is before:
             self._learn(supervised, states.probed(before, health, self._clock()))
+        else:  # a chat has shown more in the meantime
+            self._learn(supervised, states.overtaken(since, health))
         refusal = supervised.gate.breaker.refusal()
         if health.ok and refusal is not None and refusal.kind == "not_installed":
             supervised.gate.breaker.try_now()  # the one failure that a probe sees mended

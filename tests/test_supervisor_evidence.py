@@ -220,9 +220,12 @@ async def test_a_chat_that_breaks_before_anything_is_known_counts_and_the_first_
     assert (await house.health())["reason"] == "protocol"
 
 
-async def test_a_probe_that_was_under_way_does_not_overrule_what_a_chat_has_shown_since(houses: Any) -> None:
+@pytest.mark.parametrize(("found", "version"), [(READY, "1.2.3"), (LOGGED_OUT, None)], ids=["well", "logged out"])
+async def test_a_probe_that_was_under_way_does_not_overrule_what_a_chat_has_shown_since(
+    houses: Any, found: Health, version: str | None
+) -> None:
     house = houses("fine")
-    house.runner.found = LOGGED_OUT
+    house.runner.found = found
     house.runner.may_answer.clear()
     house.supervisor.start()
     assert await house.chat() == "done"
@@ -232,7 +235,9 @@ async def test_a_probe_that_was_under_way_does_not_overrule_what_a_chat_has_show
         return not [task for task in asyncio.all_tasks() if task.get_name() == "probe-scripted"]
 
     await until(has_ended)
-    assert (await house.health())["state"] == "ready"
+    row = await house.health()
+    # What no chat can tell of the CLI is known from the probe all the same.
+    assert (row["state"], row.get("version")) == ("ready", version)
 
 
 async def test_an_expired_login_that_a_chat_found_stays_whatever_a_probe_or_a_broken_chat_says(houses: Any) -> None:
