@@ -42,7 +42,11 @@ _BY_WORDS: list[tuple[str, type[RunnerError]]] = [
     ("overloaded|over capacity", OverloadedError),
     ("(invalid|incorrect|expired) (api.key|token|x-api-key)|unauthori[sz]ed|/login|log in again", AuthExpiredError),
     (r"\bmodel\b.*\b(not found|not available|does not exist|unknown)\b", ModelNotFoundError),
-    ("connection error|fetch failed|econn|enotfound|etimedout|socket hang up|terminated", NetworkError),
+    (
+        "connection (error|reset|refused|lost|was closed)|(cannot|unable to) connect|fetch failed|socket hang up|"
+        "econn|enotfound|etimedout|terminated",
+        NetworkError,
+    ),
 ]
 _STATUS_IN_WORDS = re.compile(r"(?:^|API Error:|HTTP|status(?: code)?:?|\[)\s*\(?([45]\d\d)\b", re.IGNORECASE)
 _MESSAGE_CHARACTERS = 2000

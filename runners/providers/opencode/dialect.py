@@ -4,14 +4,14 @@ import re
 import time
 from typing import Any
 
-from runners.errors import NetworkError, NotAuthenticatedError, RateLimitedError, RunnerError
+from runners.errors import NotAuthenticatedError, RateLimitedError, RunnerError
 from runners.providers.acp.dialect import Dialect
 from runners.providers.acp.failures import failure as any_failure
 from runners.translator import Event
 
-_OWN_WAIT_S = 5.0
-"""Longer than the CLI by itself waits before it tries again for the first time: then it was its API that said so."""
-_NO_CONNECTION = re.compile("cannot connect to api|socket connection|unable to connect", re.IGNORECASE)
+_OWN_WAIT_S = 2.5
+"""As long as the CLI by itself waits, at most, before it tries again for the first time: more is what its API said."""
+_TOO_MUCH = re.compile("too many|slow down|rate increased", re.IGNORECASE)
 
 
 def not_logged_in() -> RunnerError:
@@ -24,14 +24,17 @@ def failure(code: int, message: str, data: Any) -> RunnerError:
     """The error that an answer means, or that the plugin has told of."""
     message = message.removeprefix("Internal error: ")
     details = data if isinstance(data, dict) else {}
-    if _NO_CONNECTION.search(message):
-        return NetworkError(message)
     if "unknown/unknown" in message:
         return not_logged_in()
     error = any_failure(code, message, details)
     wait_s = details.get("wait_s")
-    if isinstance(wait_s, float) and wait_s > _OWN_WAIT_S and error.kind in ("vendor_error", "rate_limited"):
-        return RateLimitedError(message, retry_after_s=wait_s)
+    if not isinstance(wait_s, float) or not error.retryable:
+        return error
+    # It is one of those that the CLI would try again, so what there is too much of is no part of the request.
+    is_told_when = wait_s > _OWN_WAIT_S
+    if error.kind == "vendor_error" and not details.get("statusCode") and (is_told_when or _TOO_MUCH.search(message)):
+        error = RateLimitedError(message)
+    error.retry_after_s = wait_s if is_told_when else None
     return error
 
 

@@ -16,6 +16,19 @@ const isTold = (id) => existsSync(place(`${id}.json`))
 const soFar = (id) => (existsSync(place(`${id}.told`)) ? JSON.parse(readFileSync(place(`${id}.told`), "utf8")) : {})
 const tell = (id, what) => writeFileSync(place(`${id}.told`), JSON.stringify({ ...soFar(id), ...what }))
 
+// A retry is told of without the status that the API answered with. Each call of a model names its session.
+const answered = new Map()
+const fetched = globalThis.fetch
+async function watched(input, init) {
+  const headers = new Headers(init?.headers ?? input?.headers)
+  const id = headers.get("x-session-affinity") ?? headers.get("x-opencode-session")
+  answered.delete(id)
+  const response = await fetched(input, init)
+  if (id && !response.ok) answered.set(id, response.status)
+  return response
+}
+globalThis.fetch = Object.assign(watched, fetched)
+
 function asMessage({ role, parts }, index, like) {
   const id = `msg_${index}`
   const own = { id, sessionID: like.sessionID, role, time: { created: 0, completed: 0 } }
@@ -31,9 +44,10 @@ export const Runnerd = async ({ client }) => ({
     const { sessionID, status, error, part } = event.properties ?? {}
     if (event.type === "session.status" && status.type === "retry") {
       // It would try again, for ever and in silence, and say what it has said once more.
-      tell(sessionID, { failure: status })
+      tell(sessionID, { failure: { ...status, statusCode: answered.get(sessionID) } })
       await client.session.abort({ path: { id: sessionID } })
     }
+    if (event.type === "session.error") answered.delete(sessionID)
     if (event.type === "session.error" && sessionID && error?.name !== "MessageAbortedError") {
       tell(sessionID, { failure: { message: error?.data?.message, statusCode: error?.data?.statusCode } })
     }
