@@ -16,6 +16,7 @@ from runners.messages import ChatRequest
 from runners.provider import Sampling, SessionOptions
 from runners.providers.acp.sent import GUARD
 from runners.providers.acp.session import AcpSession
+from runners.providers.gemini.dialect import KEY_HINT
 from runners.providers.gemini.provider import TESTED_VERSIONS, GeminiProvider
 from runners.stream import Text
 from runners.testing.apis.gemini_api import AnyReply, GeminiApi, error, system_of, text, told
@@ -167,6 +168,7 @@ async def answer(session: AcpSession, said: str) -> str:
 FAILURES: list[tuple[AnyReply, str, bool]] = [
     (error(401, "bad", "UNAUTHENTICATED"), "auth_expired", False),
     (error(400, "API key not valid. Please pass a valid API key.", "INVALID_ARGUMENT"), "auth_expired", False),
+    (error(403, "Your API key was reported as leaked.", "PERMISSION_DENIED"), "auth_expired", False),
     (error(403, "no", "PERMISSION_DENIED"), "permission", False),
     (error(404, "models/x is not found for API version v1beta", "NOT_FOUND"), "model_not_found", False),
     (error(429, "Please retry in 12.5s.", "RESOURCE_EXHAUSTED"), "rate_limited", True),
@@ -188,6 +190,7 @@ async def test_each_failure_is_told_at_once_and_nothing_is_asked_twice(scene: Sc
         with pytest.raises(RunnerError) as failed:
             await scene.chat(user("hi"))
         assert (failed.value.kind, failed.value.retryable) == (kind, retryable), failed.value
+        assert (failed.value.hint == KEY_HINT) == (kind == "auth_expired")
         assert len(scene.api.requests) == number
 
 

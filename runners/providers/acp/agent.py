@@ -31,11 +31,15 @@ _MOST_SPENT = 64
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How an agent is started."""
+    """How an agent is started.
+
+    `login_hint` says what mends a login that its vendor does not accept, where more is known of it than the agent says.
+    """
 
     argv: list[str]
     env: dict[str, str]
     cwd: Path
+    login_hint: str | None = None
 
 
 class AcpAgent(HostProcess[AgentSession]):
@@ -47,12 +51,13 @@ class AcpAgent(HostProcess[AgentSession]):
 
     name = "the agent"
 
-    def __init__(self, cwd: Path, directory: Path, at_start: AtStart, dialect: Dialect) -> None:
-        super().__init__(cwd)
+    def __init__(self, launch: Launch, directory: Path, at_start: AtStart, dialect: Dialect) -> None:
+        super().__init__(launch.cwd)
         self.directory = directory
         self.at_start = at_start
         self.info: InitializeResponse
         self._dialect = dialect
+        self._login_hint = launch.login_hint
         self._spent = 0
 
     @classmethod
@@ -66,7 +71,7 @@ class AcpAgent(HostProcess[AgentSession]):
         limit_s: float,
     ) -> "AcpAgent":
         """A new one, see `start`."""
-        agent = cls(launch.cwd, Path(temporary.name), at_start, dialect)
+        agent = cls(launch, Path(temporary.name), at_start, dialect)
         return await agent.start(launch.argv, env=launch.env, temporary=temporary, limit_s=limit_s)
 
     async def greet(self, limit_s: float) -> None:
@@ -98,7 +103,9 @@ class AcpAgent(HostProcess[AgentSession]):
 
     @property
     def login_hint(self) -> str | None:
-        """What the agent says of how to log in."""
+        """How to log in: what is known of it beforehand, else what the agent says."""
+        if self._login_hint is not None:
+            return self._login_hint
         ways = [str(way.description or way.name) for way in self.info.auth_methods or []]
         return f"log in with the agent's own program: {'; '.join(ways)}" if ways else None
 

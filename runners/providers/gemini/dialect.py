@@ -18,22 +18,25 @@ from runners.providers.acp.failures import AUTH_REQUIRED
 from runners.providers.acp.failures import failure as any_failure
 from runners.translator import Event
 
-_BAD_KEY = re.compile("API key not valid|API_KEY_INVALID|API key expired", re.IGNORECASE)
+_BAD_KEY = re.compile("API key (not valid|expired|was reported as leaked)|API_KEY_INVALID", re.IGNORECASE)
 _NO_SUCH_MODEL = re.compile("models/[^ ]+ is not (found|supported)", re.IGNORECASE)
 _TOO_LONG = re.compile("input token count.* exceeds the maximum", re.IGNORECASE)
 _COME_BACK = re.compile(r"retry in ([\d.]+)\s*s", re.IGNORECASE)
 _NO_HEADING = "****\n"
-_LOGIN_HINT = "run `gemini` once and log in, or name GEMINI_API_KEY in the entry's `env` or `env_pass`"
-_KEY_HINT = "make a new key at https://aistudio.google.com/apikey, and name GEMINI_API_KEY in `env` or `env_pass`"
+LOGIN_HINT = "run `gemini` once and log in, or name GEMINI_API_KEY in the entry's `env` or `env_pass`"
+KEY_HINT = (
+    "its key is not accepted: make another at https://aistudio.google.com/apikey, "
+    "and name it as GEMINI_API_KEY in the entry's `env` or `env_pass`"
+)
 
 
 def failure(code: int, message: str, data: Any) -> RunnerError:
     """The error that an answer means. Its message may be the API's whole JSON."""
     code, message = _of_the_api(code, message)
     if code == AUTH_REQUIRED:
-        return NotAuthenticatedError(message, hint=_LOGIN_HINT)
+        return NotAuthenticatedError(message, hint=LOGIN_HINT)
     if _BAD_KEY.search(message):
-        return AuthExpiredError(message, hint=_KEY_HINT)
+        return AuthExpiredError(message, hint=KEY_HINT)
     if _NO_SUCH_MODEL.search(message):
         return ModelNotFoundError(message)
     if _TOO_LONG.search(message):

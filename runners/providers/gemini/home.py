@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+KEY = "gemini-api-key"
+"""The way in which it logs in with a key."""
+
 _LOGIN_FILES = ("oauth_creds.json", "google_accounts.json", "gemini-credentials.json")
 _SETTINGS: dict[str, Any] = {
     "tools": {"core": []},
@@ -26,8 +29,11 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def furnish(home: Path, env: Mapping[str, str]) -> None:
-    """Makes the home of a process that is to have the environment `env`, with the login that this user has."""
+def furnish(home: Path, env: Mapping[str, str]) -> str:
+    """Makes the home of a process that is to have the environment `env`, with the login that this user has.
+
+    Returns the way in which it logs in, by the CLI's own name.
+    """
     theirs = Path(env.get("GEMINI_CLI_HOME") or env.get("HOME") or Path.home()) / ".gemini"
     ours = home / ".gemini"
     ours.mkdir(parents=True)
@@ -35,8 +41,10 @@ def furnish(home: Path, env: Mapping[str, str]) -> None:
         if (theirs / name).exists():
             # A link: the CLI writes a token that it has refreshed to where it was.
             (ours / name).symlink_to(theirs / name)
-    settings = _SETTINGS | {"security": {"auth": {"selectedType": _way_to_log_in(theirs, env)}}}
+    way = _way_to_log_in(theirs, env)
+    settings = _SETTINGS | {"security": {"auth": {"selectedType": way}}}
     (ours / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    return way
 
 
 def workplace(place: Path, env: Mapping[str, str]) -> None:
@@ -56,7 +64,7 @@ def workplace(place: Path, env: Mapping[str, str]) -> None:
 def _way_to_log_in(theirs: Path, env: Mapping[str, str]) -> str:
     """What is named for this runner comes first, then what the user chose in the CLI, then what is there."""
     if env.get("GEMINI_API_KEY"):
-        return "gemini-api-key"
+        return KEY
     if env.get("GOOGLE_GENAI_USE_VERTEXAI") == "true":
         return "vertex-ai"
     try:
@@ -66,4 +74,4 @@ def _way_to_log_in(theirs: Path, env: Mapping[str, str]) -> str:
         chosen = None
     if isinstance(chosen, str):
         return chosen
-    return "oauth-personal" if (theirs / "oauth_creds.json").exists() else "gemini-api-key"
+    return "oauth-personal" if (theirs / "oauth_creds.json").exists() else KEY

@@ -16,8 +16,8 @@ from runners.providers.acp.agent import AcpAgent, Launch
 from runners.providers.acp.dialect import AtStart
 from runners.providers.acp.provider import AcpProvider
 from runners.providers.acp.sent import bare
-from runners.providers.gemini.dialect import DIALECT
-from runners.providers.gemini.home import furnish, workplace
+from runners.providers.gemini.dialect import DIALECT, KEY_HINT, LOGIN_HINT
+from runners.providers.gemini.home import KEY, furnish, workplace
 from runners.providers.gemini.session import COMMANDS, HOME, GeminiSession
 from runners.providers.gemini.settings import GeminiSettings
 
@@ -78,13 +78,14 @@ class GeminiProvider(AcpProvider):
         }
         env = self.environment(kind_env)
         try:
-            furnish(home, env)
+            way = furnish(home, env)
             workplace(cwd, env)
             system.write_text(at_start.system, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{error.filename} cannot be made: {error.strerror}", runner=self.name) from error
         argv = [self.binary(), *_ARGUMENTS, "--model", self.default_model, *self.settings.args]
-        return Launch(argv, env | {"GEMINI_CLI_HOME": str(home), "GEMINI_SYSTEM_MD": str(system)}, cwd)
+        env |= {"GEMINI_CLI_HOME": str(home), "GEMINI_SYSTEM_MD": str(system)}
+        return Launch(argv, env, cwd, KEY_HINT if way == KEY else LOGIN_HINT)
 
     def health(self, agent: AcpAgent) -> Health:
         return super().health(agent).unless_older(TESTED_VERSIONS[0], hint=self.install_hint)
