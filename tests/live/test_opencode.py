@@ -179,6 +179,8 @@ async def test_each_failure_is_told_at_once_and_nothing_is_asked_twice(scene: Sc
         with pytest.raises(RunnerError) as failed:
             await scene.chat(user("hi"))
         assert (failed.value.kind, failed.value.retryable) == (kind, retryable), failed.value
+        if kind == "auth_expired":
+            assert "standin, mend the key that the entry's `provider` names" in str(failed.value.hint)
         said = 70 if isinstance(reply, Error) and "retry-after" in reply.headers else 0
         assert said - 60 < (failed.value.retry_after_s or 0) <= said
         assert len(scene.api.requests) == number

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from runners.errors import NotAuthenticatedError, RateLimitedError, RunnerError
@@ -18,6 +19,13 @@ def not_logged_in() -> RunnerError:
     """What it means that there is no model at all."""
     hint = "run `opencode auth login`, or name an API in the entry's `provider`"
     return NotAuthenticatedError("opencode is logged into no provider of models", hint=hint)
+
+
+def login_hint(named: Iterable[str]) -> str:
+    """What mends a login that an API does not accept. Those `named` have theirs in the entry's `provider`."""
+    apis = ", ".join(named)
+    login = "run `opencode auth login`"
+    return f"for {apis}, mend the key that the entry's `provider` names; for any other API {login}" if apis else login
 
 
 def failure(code: int, message: str, data: Any) -> RunnerError:

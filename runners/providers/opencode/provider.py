@@ -17,7 +17,7 @@ from runners.providers.acp.dialect import AtStart
 from runners.providers.acp.provider import AcpProvider
 from runners.providers.acp.session import DEFAULT_MODEL, AcpSession
 from runners.providers.opencode.config import content, furnish
-from runners.providers.opencode.dialect import DIALECT, not_logged_in
+from runners.providers.opencode.dialect import DIALECT, login_hint, not_logged_in
 from runners.providers.opencode.session import OpencodeSession
 from runners.providers.opencode.settings import OpencodeSettings
 from runners.wire.deadlines import within
@@ -70,7 +70,8 @@ class OpencodeProvider(AcpProvider):
             env |= furnish(Path(temporary.name))
         except OSError as error:
             raise ConfigError(f"{error.filename} cannot be made: {error.strerror}", runner=self.name) from error
-        return Launch([self.binary(), "acp", *self.settings.args], env, self.directory("cwd"))
+        argv = [self.binary(), "acp", *self.settings.args]
+        return Launch(argv, env, self.directory("cwd"), login_hint(self.settings.provider))
 
     async def open(self) -> AcpSession:
         session = await super().open()

@@ -82,6 +82,8 @@ class OpencodeSession(AcpSession):
         if "message" in told:
             self._ended.add(told["message"])
         whole, end = str(told.get("text", "")), meant(event, told)
+        if end["type"] == "failed":
+            end = end | {"hint": self.host.login_hint}
         if len(whole) <= len(self._text) or not whole.startswith(self._text):
             return end
         self._end = end
