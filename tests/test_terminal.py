@@ -369,6 +369,48 @@ async def test_a_line_that_the_cli_takes_for_the_whole_is_said(world: World) -> 
     assert error.message == "the CLI took line 1 of the message for the whole of it (`multiline`)"
 
 
+async def test_a_message_that_the_cli_wants_more_of_is_closed(world: World) -> None:
+    session = await (python := Python(world, "python", Path(sys.executable)).provider).open()
+    assert await said(session, python, "for i in range(3): print(i)") == "0\n1\n2"
+    assert await said(session, python, "print('... ', end=''); import time; time.sleep(1); print('so')") == "... so"
+    await session.aclose()
+    ollama = FakeOllamaRun(world).made(commands=None, unsafe=[])
+    assert (await ollama.complete(request('"""hello'))).content == "hello"
+
+
+@pytest.mark.parametrize(
+    ("multiline", "text"),
+    [(None, "for i in range(3): print(i)"), ({"close": "\n"}, "(1 +"), ({"close": "\n"}, "if 1:\n    f(")],
+)
+async def test_a_message_that_nothing_closes_is_said(world: World, multiline: dict[str, str] | None, text: str) -> None:
+    _, error = await failure(Python(world, "python", Path(sys.executable), multiline=multiline).provider, text)
+    assert type(error) is ProtocolError
+    assert error.message == "the CLI wants another line behind the last one of the message (`multiline`)"
+
+
+async def test_a_cli_that_reads_lines_is_asked_for_more_only_before_it_answers(world: World) -> None:
+    program = (
+        "while True:\n    text = input('> ')\n"
+        "    while text.endswith(';'): text = text[:-1] + input('.. ')\n"
+        "    print('you said\\n.. ', end='', flush=True); time.sleep(1); print(text)"
+    )
+    provider = scripted(world, program, multiline={"close": "\nend"}, continuation=r"\.\. ")
+    session = await provider.open()
+    assert await said(session, provider, "one;") == "you said\n.. oneend"
+    assert await said(session, provider, "one") == "you said\n.. one"
+    await session.aclose()
+
+
+async def test_an_empty_line_in_a_message_is_waited_for_as_every_other(world: World) -> None:
+    session = await (python := Python(world, "python", Path(sys.executable)).provider).open()
+    assert await said(session, python, "if 1:\n  print('''a\n\n\nb''')") == "a\n\n\nb"
+    await session.aclose()
+    _, error = await failure(python, "def f(a):\n    return a+1\n\nprint(f(3))")
+    assert type(error) is ProtocolError
+    assert error.message == "the CLI took line 3 of the message for the whole of it (`multiline`)"
+    assert error.hint == "send what stands behind that line as a message of its own, or all in one line"
+
+
 async def test_pastes_are_typed_only_where_they_are_taken(world: World) -> None:
     _, error = await failure(scripted(world, ECHOES, bracketed_paste=True), "one")
     assert type(error) is ProtocolError

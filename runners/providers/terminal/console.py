@@ -44,7 +44,7 @@ _ENTER = b"\r"
 _START: Place = (0, 0)
 
 T = TypeVar("T")
-Rest = Literal["prompt", "silence"]
+Rest = Literal["prompt", "continuation", "silence"]
 
 
 class Wait(Protocol):
@@ -54,12 +54,17 @@ class Wait(Protocol):
 
 
 class Console:
-    """One CLI on its terminal. `begin` is where what the CLI says next begins: a prompt before it is none."""
+    """One CLI on its terminal. `begin` is where what the CLI says next begins: a prompt before it is none.
+
+    `closing` is what is typed when a message has been and the CLI wants more of it; None while none has been.
+    """
 
     def __init__(self, cli: TerminalProcess, settings: TerminalSettings) -> None:
         self.screen = Screen(settings.size.columns, settings.size.rows)
         self.begin = _START
+        self.closing: list[Typed] | None = None
         self.prompt_columns = 0
+        self._entered = _START
         self._cli = cli
         self._settings = settings
         self._decoder = codecs.getincrementaldecoder(settings.encoding)("replace")
@@ -115,6 +120,8 @@ class Console:
         rows = self.screen.rows(self.begin)
         if self._prompt is not None and _search(self._prompt, rows[-1]) >= 0:
             rows[-1] = rows[-1][: self._prompt.start]
+        elif self._continuation is not None and _search(self._continuation, rows[-1]) == 0:
+            rows[-1] = ""
         return rows
 
     @property
@@ -127,11 +134,19 @@ class Console:
         for number, typed in enumerate(keys, 1):
             begin = self.screen.place
             await self._press(typed, begin, wait)
-            self.begin = (self.screen.place[0] + 1, 0) if self._settings.echo else self.screen.place
+            self._entered = self.screen.place
+            self.begin = (self._entered[0] + 1, 0) if self._settings.echo else self._entered
             self.screen.keep_from(self.begin)
             await wait(self._write(_ENTER))
             if number < len(keys):
                 await self._continue(number, wait)
+
+    async def close(self, wait: Wait) -> None:
+        """Types what ends a message that the CLI wants more of."""
+        keys, self.closing = self.closing, []
+        if not keys or self._has_said():
+            raise ProtocolError("the CLI wants another line behind the last one of the message (`multiline`)")
+        await self.type(keys, wait)
 
     async def _press(self, typed: Typed, begin: Place, wait: Wait) -> None:
         keys = typed.keys.encode(self._settings.encoding)
@@ -193,15 +208,20 @@ class Console:
             if _search(self._continuation, self._line()) == 0:
                 return
             if await wait(self.more()) == "prompt":
-                raise ProtocolError(f"the CLI took line {number} of the message for the whole of it (`multiline`)")
+                raise ProtocolError(
+                    f"the CLI took line {number} of the message for the whole of it (`multiline`)",
+                    hint="send what stands behind that line as a message of its own, or all in one line",
+                )
 
     def turn_is_over(self) -> None:
         """Whatever comes now is no answer."""
         self.screen.keep_from(None)
         self.begin = _START
+        self.closing = None
 
     def _line(self) -> str:
-        return self.screen.line(self.begin)
+        # Where Enter was pressed stands what was there before, until the CLI moves on.
+        return "" if self._entered <= self.screen.place < self.begin else self.screen.line(self.begin)
 
     def _is_before_prompt(self) -> bool:
         return self._prompt is not None and _search(self._prompt, self._line()) == 0
@@ -210,20 +230,38 @@ class Console:
         """How long nothing may come until it is looked who waits for whom."""
         silence_s = self._silence_left_s()
         patience = [] if silence_s is None else [silence_s]
-        found = -1 if self._prompt is None else _search(self._prompt, self._line())
-        if found >= 0 and self._reads_keys_at_prompt and not self._cli.reads_keys:
+        rest, times = self._asked()
+        if rest and self._reads_keys_at_prompt and not self._cli.reads_keys:
             patience.append(_LOOKS_AGAIN_S)
-        elif found >= 0 and self._reads_keys_at_prompt and self._has_read_lines:
+        elif rest and self._reads_keys_at_prompt and self._has_read_lines:
             patience.append(_QUIET_S)
-        elif found >= 0:
+        elif rest:
             # An answer may hold the prompt's text too.
-            patience.append(self._settings.settle_s * (1 if found == 0 else _IN_A_LINE))
+            patience.append(self._settings.settle_s * times)
         return min(patience, default=None)
 
+    def _asked(self) -> tuple[Rest | None, int]:
+        """What the CLI asks for with what it shows last, if it does, and so many times longer must that stand."""
+        line = self._line()
+        found = -1 if self._prompt is None else _search(self._prompt, line)
+        if found != 0 and self._wants_more(line):
+            return "continuation", 1
+        return (None, 0) if found < 0 else ("prompt", 1 if found == 0 else _IN_A_LINE)
+
+    def _wants_more(self, line: str) -> bool:
+        """Whether all was typed and a further line is wanted; where no keys are read an answer may look like that."""
+        if self.closing is None or self._continuation is None or _search(self._continuation, line) != 0:
+            return False
+        return self._reads_keys_at_prompt or not self._has_said()
+
+    def _has_said(self) -> bool:
+        """Whether there is an answer above the line that is written."""
+        return any(row.strip() for row in self.screen.rows(self.begin)[:-1])
+
     def _rest(self) -> Rest | None:
-        is_prompt = self._prompt is not None and _search(self._prompt, self._line()) >= 0
-        if is_prompt and (self._cli.reads_keys or not self._reads_keys_at_prompt):
-            return "prompt"
+        rest, _ = self._asked()
+        if rest and (self._cli.reads_keys or not self._reads_keys_at_prompt):
+            return rest
         silence_s = self._silence_left_s()
         return "silence" if silence_s is not None and silence_s <= 0 else None
 

@@ -57,13 +57,28 @@ def typed(text: str, settings: TerminalSettings) -> list[Typed]:
     if not text.strip():
         raise InvalidRequestError("messages: the last one is empty")
     refuse_unsafe(text, settings)
-    is_command = settings.commands is not None and re.match(settings.commands, text) is not None
+    is_command = _is_command(text, settings)
     if is_command and settings.multiline is None:
         raise UnsupportedError(f"this CLI would take {text[:20]!r} for a command of its own (`commands`)")
     if settings.multiline is not None and (is_command or "\n" in text):
         text = settings.multiline.open + text + settings.multiline.close
     elif "\n" in text and not settings.bracketed_paste:
         raise UnsupportedError("this CLI takes no text of several lines (`bracketed_paste`, `multiline`)")
+    return _keys(text, settings)
+
+
+def closing(text: str, settings: TerminalSettings) -> list[Typed]:
+    """The keys for when the CLI wants more behind all that is `typed`; none where nothing is left to close it with."""
+    if settings.multiline is None or not settings.multiline.close or "\n" in text or _is_command(text, settings):
+        return []
+    return _keys(settings.multiline.close.removeprefix("\n"), settings)  # Enter has been pressed
+
+
+def _is_command(text: str, settings: TerminalSettings) -> bool:
+    return settings.commands is not None and re.match(settings.commands, text) is not None
+
+
+def _keys(text: str, settings: TerminalSettings) -> list[Typed]:
     if settings.bracketed_paste:
         return [Typed(_PASTE.format(text.replace("\n", "\r")), text)]
     return [Typed(line, line) for line in text.split("\n")]

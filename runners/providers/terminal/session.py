@@ -2,8 +2,9 @@
 
 import asyncio
 import secrets
+from collections.abc import Awaitable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from runners.errors import DeadlineExceededError, ProcessExitedError, ProtocolError, RunnerError
 from runners.messages import ChatMessage
@@ -12,7 +13,7 @@ from runners.prompt import as_one_text
 from runners.provider import Sampling, SessionOptions
 from runners.providers.terminal.console import Console
 from runners.providers.terminal.events import TerminalTranslator, holds_text
-from runners.providers.terminal.sent import plain, typed
+from runners.providers.terminal.sent import closing, plain, typed
 from runners.providers.terminal.settings import TerminalSettings
 from runners.translator import Event
 from runners.wire.deadlines import TurnDeadlines, within
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from runners.providers.terminal.provider import TerminalProvider
 
 _STOPS_WITHIN_S = 2.0
+
+T = TypeVar("T")
 
 
 class TerminalSession(ProcessSession):
@@ -65,11 +68,13 @@ class TerminalSession(ProcessSession):
 
     async def say(self, messages: list[ChatMessage], _sampling: Sampling, deadlines: TurnDeadlines) -> None:
         text = as_one_text(self._system if self.turns == 1 else "", messages)
-        keys = typed(plain(text, self._settings), self._settings)
+        text = plain(text, self._settings)
+        keys = typed(text, self._settings)
         self._deadlines = deadlines
         try:
             await self._console.rest(deadlines.wait)
             await self._console.type(keys, deadlines.wait)
+            self._console.closing = closing(text, self._settings)
         except RunnerError:
             if self._stopping is None:
                 raise
@@ -81,6 +86,9 @@ class TerminalSession(ProcessSession):
             # What is shown of the key that interrupts, and of how the CLI stops, is no answer.
             while self._stopping is not None and end is None:
                 end = await self._console.more()
+            if end == "continuation" and self._stopping is None:
+                await self._console.close(_at_once)
+                end = None
         except RunnerError:
             if self._stopping is None:
                 raise
@@ -108,3 +116,8 @@ class TerminalSession(ProcessSession):
         if self._stopping is not None:
             self._stopping.cancel()
         super().settle(is_clean=is_clean)
+
+
+async def _at_once(awaitable: Awaitable[T]) -> T:
+    """An event is waited for as a whole."""
+    return await awaitable
