@@ -15,7 +15,7 @@ from acp import RequestError
 
 from tests.acp_editor import editor, forget, kind, stored, within
 from tests.programs import KEEPS_NOTHING
-from tests.world import Daemon, World, until
+from tests.world import Daemon, World, command, until
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -121,7 +121,7 @@ async def test_a_cancelled_prompt_ends_at_once_and_its_text_is_kept(served: Daem
     world = served.world
 
     async def no_cli_is_left() -> bool:
-        return not [one for one in world.processes() if "held" in " ".join(one.cmdline())]
+        return not [one for one in world.processes() if "held" in " ".join(command(one))]
 
     async with editor(world, "-m", "echo") as one:
         await one.new()

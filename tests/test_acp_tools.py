@@ -16,7 +16,7 @@ from tests.acp_editor import FILES, Editor, editor, forget, kind, stored, within
 from tests.installed import Installed
 from tests.programs import KEEPS_NOTHING
 from tests.subjects.claude import TRANSCRIPTS
-from tests.world import Daemon, World, until
+from tests.world import Daemon, World, command, until
 
 LOGGED_OUT = f"""
 import json, sys
@@ -251,7 +251,7 @@ async def test_a_runner_that_is_not_logged_in_asks_for_a_login(world: World, log
 
 async def test_a_cancel_ends_the_cli_s_process(world: World, log: Path) -> None:
     async def no_cli_is_left() -> bool:
-        return not any("claude" in " ".join(process.cmdline()[:2]) for process in world.processes())
+        return not any("claude" in " ".join(command(process)[:2]) for process in world.processes())
 
     async with editor(world, "-m", "claude") as one:
         await one.new()

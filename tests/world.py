@@ -92,7 +92,7 @@ class World:
         """Removes the world; whatever still runs in it is a failure, after it was killed."""
         # What was killed a moment ago may not have gone yet.
         _, left = psutil.wait_procs(self.processes(), timeout=5)
-        described = [f"{process.pid} {_command(process)}" for process in left]
+        described = [f"{process.pid} {' '.join(command(process)) or '(gone)'}" for process in left]
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=END_S)
@@ -275,8 +275,9 @@ def _home(process: psutil.Process) -> str | None:
         return None
 
 
-def _command(process: psutil.Process) -> str:
+def command(process: psutil.Process) -> list[str]:
+    """What it was started with; nothing for one that has gone while it was looked at."""
     try:
-        return " ".join(process.cmdline())
+        return process.cmdline()
     except psutil.NoSuchProcess:
-        return "(gone)"
+        return []

@@ -15,7 +15,7 @@ from runners.stream import Text
 from runners.testing import request
 from runners.testing.apis.responses_api import ResponsesApi, text
 from tests.live.codex_lab import ENV, MODEL
-from tests.world import World, until
+from tests.world import World, command, until
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("no_leaks")]
 
@@ -30,7 +30,7 @@ def script(codex: Path) -> Path:
 
 
 def of_codex(world: World) -> list[psutil.Process]:
-    return [process for process in world.processes() if "app-server" in process.cmdline()]
+    return [process for process in world.processes() if "app-server" in command(process)]
 
 
 async def test_the_script_by_hand_leaves_codex_behind(world: World, script: Path) -> None:
