@@ -189,3 +189,31 @@ class ConfigError(RunnerError):
     """runners.yaml is wrong: the message names the key and the line."""
 
     kind = "config"
+
+
+TOLD_BY_CLIS: dict[str, type[RunnerError]] = {
+    error.kind: error
+    for error in (
+        *(NotAuthenticatedError, AuthExpiredError, PermissionDeniedError, RateLimitedError, QuotaExhaustedError),
+        *(OverloadedError, VendorError, NetworkError, ContextOverflowError, ModelNotFoundError),
+        *(InvalidRequestError, UnsupportedError),
+    )
+}
+"""By kind, what the words or exit codes of a CLI may mean where an entry of runners.yaml says what they do."""
+
+BY_STATUS: dict[int, type[RunnerError]] = {
+    401: AuthExpiredError,
+    402: QuotaExhaustedError,
+    403: PermissionDeniedError,
+    404: ModelNotFoundError,
+    413: ContextOverflowError,
+    429: RateLimitedError,
+    503: OverloadedError,
+    529: OverloadedError,
+}
+"""What an HTTP status of a model's API means, where nothing says it better."""
+
+
+def of_status(status: int) -> type[RunnerError]:
+    """The same for every status from 400 on."""
+    return BY_STATUS.get(status, InvalidRequestError if status < 500 else VendorError)

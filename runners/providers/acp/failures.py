@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from runners.errors import (
+    BY_STATUS,
     AuthExpiredError,
     ContextOverflowError,
     InvalidRequestError,
@@ -15,7 +16,6 @@ from runners.errors import (
     NetworkError,
     NotAuthenticatedError,
     OverloadedError,
-    PermissionDeniedError,
     ProtocolError,
     QuotaExhaustedError,
     RateLimitedError,
@@ -25,16 +25,6 @@ from runners.errors import (
 from runners.wire.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 
 AUTH_REQUIRED = -32000
-_BY_STATUS: dict[int, type[RunnerError]] = {
-    401: AuthExpiredError,
-    402: QuotaExhaustedError,
-    403: PermissionDeniedError,
-    404: ModelNotFoundError,
-    413: ContextOverflowError,
-    429: RateLimitedError,
-    503: OverloadedError,
-    529: OverloadedError,
-}
 _BY_WORDS: list[tuple[str, type[RunnerError]]] = [
     ("context.length|context window|too many tokens|(prompt|input) is too long|maximum context", ContextOverflowError),
     ("insufficient.quota|exceeded your (current )?quota|credit balance|billing", QuotaExhaustedError),
@@ -64,7 +54,7 @@ def failure(code: int, message: str, data: Any) -> RunnerError:
         return ProtocolError(f"the agent refused: {whole}")
     status = _status(code, details, whole)
     # A 400 may mean anything: its words say more.
-    by_status = _BY_STATUS.get(status)
+    by_status = BY_STATUS.get(status)
     by_words = next((kind for words, kind in _BY_WORDS if re.search(words, whole, re.IGNORECASE)), None)
     if by_status is not None:
         return (by_words if by_words in (QuotaExhaustedError, ContextOverflowError) else by_status)(whole)

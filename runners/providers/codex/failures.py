@@ -12,11 +12,11 @@ from runners.errors import (
     NetworkError,
     NotAuthenticatedError,
     OverloadedError,
-    PermissionDeniedError,
     QuotaExhaustedError,
     RateLimitedError,
     RunnerError,
     VendorError,
+    of_status,
 )
 from runners.translator import Event
 
@@ -39,16 +39,6 @@ _KINDS: dict[str, type[RunnerError]] = {
     "internalServerError": VendorError,
     "unauthorized": AuthExpiredError,
     "badRequest": InvalidRequestError,
-}
-_STATUSES: dict[int, type[RunnerError]] = {
-    401: AuthExpiredError,
-    402: QuotaExhaustedError,
-    403: PermissionDeniedError,
-    404: ModelNotFoundError,
-    413: ContextOverflowError,
-    429: RateLimitedError,
-    503: OverloadedError,
-    529: OverloadedError,
 }
 _BROKEN = re.compile(
     "error sending request|transport error|stream closed before|idle timeout|connection (failed|refused|reset|closed)|"
@@ -73,7 +63,7 @@ def failure(error: Event, *, is_own_server: bool) -> RunnerError:
     if isinstance(info, str) and info in _KINDS:
         kind = _KINDS[info]
     elif status is not None:
-        kind = _STATUSES.get(status, InvalidRequestError if status < 500 else VendorError)
+        kind = of_status(status)
     elif is_refusal:
         kind = InvalidRequestError
     elif said.startswith("rate limit exceeded"):

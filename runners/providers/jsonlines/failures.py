@@ -1,34 +1,7 @@
 """What a declared CLI's errors are: by its words, an HTTP status or its exit code. Pure."""
 
-from runners.errors import (
-    AuthExpiredError,
-    ContextOverflowError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    NetworkError,
-    NotAuthenticatedError,
-    OverloadedError,
-    PermissionDeniedError,
-    QuotaExhaustedError,
-    RateLimitedError,
-    RunnerError,
-    UnsupportedError,
-    VendorError,
-)
+from runners.errors import TOLD_BY_CLIS, RunnerError, of_status
 from runners.providers.jsonlines.settings import ByKind, JsonLinesSettings
-
-_CLASSES: dict[str, type[RunnerError]] = {
-    error.kind: error
-    for error in (
-        *(NotAuthenticatedError, AuthExpiredError, PermissionDeniedError, RateLimitedError, QuotaExhaustedError),
-        *(OverloadedError, VendorError, NetworkError, ContextOverflowError, ModelNotFoundError),
-        *(InvalidRequestError, UnsupportedError),
-    )
-}
-_STATUSES = {
-    **{401: "auth_expired", 402: "quota_exhausted", 403: "permission", 404: "model_not_found"},
-    **{413: "context_overflow", 429: "rate_limited", 503: "overloaded", 529: "overloaded"},
-}
 
 
 def kind_by_words(message: str, words: ByKind[str]) -> str | None:
@@ -41,7 +14,7 @@ def kind_by_status(status: int | None) -> str | None:
     """The kind that an HTTP status means, where it means an error."""
     if status is None or status < 400:
         return None
-    return _STATUSES.get(status, "invalid_request" if status < 500 else "vendor_error")
+    return of_status(status).kind
 
 
 def kind_by_exit_code(code: int | None, settings: JsonLinesSettings) -> str | None:
@@ -53,4 +26,4 @@ def failure(kind: str, message: str, settings: JsonLinesSettings) -> RunnerError
     """The error of that kind; what is about the login says how its user logs in."""
     is_login = kind in ("not_authenticated", "auth_expired")
     hint = settings.login.hint if is_login and settings.login is not None else None
-    return _CLASSES[kind](message, hint=hint)
+    return TOLD_BY_CLIS[kind](message, hint=hint)

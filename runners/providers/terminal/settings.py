@@ -6,27 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from runners import errors as failures
+from runners.errors import TOLD_BY_CLIS, RunnerError
 from runners.settings import AgentSettings, StrictModel
 
 _CARET = re.compile(r"\^[@-_a-z]")
 _LINE_CHARACTERS = 4096
 """So much of a line is looked at for an error: an answer may be a line that fills the screen."""
 _ASCII = "".join(map(chr, range(128)))
-_KINDS: dict[str, type[failures.RunnerError]] = {
-    kind.kind: kind
-    for kind in (
-        *(failures.NotAuthenticatedError, failures.AuthExpiredError, failures.PermissionDeniedError),
-        *(failures.RateLimitedError, failures.QuotaExhaustedError, failures.OverloadedError, failures.VendorError),
-        *(
-            failures.NetworkError,
-            failures.ContextOverflowError,
-            failures.ModelNotFoundError,
-            failures.InvalidRequestError,
-        ),
-        failures.UnsupportedError,
-    )
-}
 
 
 def _regular_expression(pattern: str) -> str:
@@ -131,8 +117,8 @@ class TerminalSettings(AgentSettings):
     def _tells_known_failures(cls, told: dict[str, str]) -> dict[str, str]:
         for pattern, kind in told.items():
             _matches_something(_regular_expression(pattern))
-            if kind not in _KINDS:
-                raise ValueError(f"{pattern!r}: {kind!r} is none of {', '.join(_KINDS)}")
+            if kind not in TOLD_BY_CLIS:
+                raise ValueError(f"{pattern!r}: {kind!r} is none of {', '.join(TOLD_BY_CLIS)}")
         return told
 
     @field_validator("temperature", "max_tokens")
@@ -164,10 +150,10 @@ class TerminalSettings(AgentSettings):
         """What is typed to make the CLI leave: Ctrl-D where the entry has nothing else."""
         return b"\x04" if self.exit is None else self.exit.encode(self.encoding) + b"\r"
 
-    def failure(self, line: str) -> failures.RunnerError | None:
+    def failure(self, line: str) -> RunnerError | None:
         """The error that a line tells, if any."""
         line = line[:_LINE_CHARACTERS]
         for pattern, kind in self.errors.items():
             if re.match(pattern, line):
-                return _KINDS[kind](line.strip())
+                return TOLD_BY_CLIS[kind](line.strip())
         return None
